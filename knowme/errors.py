@@ -1,0 +1,88 @@
+"""Everything that can go wrong, as one tree.
+
+    KnowmeError                 what happened, with the value; ``hint`` is the command that mends it
+    ├── ConfigError             a key or a value in config.yaml, .env, the environment or a flag
+    ├── HomeError               the home folder: missing, not ours, not writable, in use
+    ├── StoreError              memory.db: locked, full disk, damaged, of a newer version
+    ├── SourceError             a source that cannot be read at all (a bad line is not an error)
+    ├── InputError              what a caller sent: empty, of the wrong type, too large
+    │   └── NotFoundError       an id, a name or a job that does not exist
+    ├── ModelError              an engine or an embedder that cannot do its work
+    │   ├── ModelMissingError   the model is not there; the hint says how to get it
+    │   └── ModelDownError      the server refused, timed out, died
+    └── JobError                a job that cannot be queued, run or retried
+
+Promises: foreign exceptions are wrapped at the edge where they arise; none reaches a user.
+Refuses to know: how an error is shown. The CLI prints it, the service maps it to a status.
+"""
+
+from __future__ import annotations
+
+
+class KnowmeError(Exception):
+    """Something a person can act on.
+
+    ``message`` says what happened, with the value; ``hint`` says what to do about it.
+    """
+
+    status = 500
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class ConfigError(KnowmeError):
+    """A key or a value in the settings."""
+
+    status = 400
+
+
+class HomeError(KnowmeError):
+    """The home folder is missing, not ours, not writable, or in use."""
+
+
+class StoreError(KnowmeError):
+    """memory.db is locked, damaged, newer than this program, or the disk is full."""
+
+    status = 507
+
+
+class SourceError(KnowmeError):
+    """A source cannot be read at all."""
+
+
+class InputError(KnowmeError):
+    """What the caller sent cannot be taken."""
+
+    status = 422
+
+
+class NotFoundError(InputError):
+    """What the caller named does not exist."""
+
+    status = 404
+
+
+class ModelError(KnowmeError):
+    """An engine or an embedder cannot do its work."""
+
+    status = 503
+
+
+class ModelMissingError(ModelError):
+    """The model is not on this machine."""
+
+
+class ModelDownError(ModelError):
+    """The model's server refused, timed out or died."""
+
+
+class JobError(KnowmeError):
+    """A job cannot be queued, run or retried."""
+
+    status = 409

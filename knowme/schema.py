@@ -1,0 +1,186 @@
+"""The tables of memory.db and the migrations that lead to them.
+
+Promises: migrations are append-only, named ``mNNN_name``, each atomic with the record of it; a
+file of a newer version is refused, never guessed at.
+Refuses to know: what the rows mean to anyone (archive, memory, jobs, ask own their tables).
+
+The archive (conversations, messages) is the truth. Everything below it (items, item_fts, vectors)
+is derived and can be dropped and rebuilt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import apsw
+
+from knowme.errors import StoreError
+
+
+def m001_archive(conn: apsw.Connection) -> None:
+    """Conversations and their messages: verbatim, hashed, append-only."""
+    conn.execute("""
+    CREATE TABLE conversations(
+      id INTEGER PRIMARY KEY,
+      source TEXT NOT NULL,              -- openclaw, markdown, ingest, knowme ...
+      external_id TEXT NOT NULL,         -- the source's own name for it
+      kind TEXT NOT NULL DEFAULT 'chat', -- chat, document, subagent
+      title TEXT NOT NULL DEFAULT '',
+      meta TEXT NOT NULL DEFAULT '{}',
+      created_ms INTEGER NOT NULL,       -- when we first saw it
+      UNIQUE(source, external_id));
+    CREATE TABLE messages(
+      id INTEGER PRIMARY KEY,
+      conversation_id INTEGER NOT NULL REFERENCES conversations(id),
+      external_id TEXT NOT NULL,         -- the source's own name for it, unique in a conversation
+      version INTEGER NOT NULL DEFAULT 1,
+      seq INTEGER NOT NULL,              -- order in the conversation
+      role TEXT NOT NULL,
+      speaker TEXT NOT NULL DEFAULT '',
+      text TEXT NOT NULL,                -- what was said, without envelopes
+      raw TEXT,                          -- the verbatim original where it holds more than text
+      at_ms INTEGER,                     -- when it was said; null: nobody knows
+      hash BLOB NOT NULL,                -- sha256 over role, speaker, text, raw, at_ms
+      origin TEXT NOT NULL DEFAULT '',   -- file:line or URI
+      meta TEXT NOT NULL DEFAULT '{}',
+      recall INTEGER NOT NULL DEFAULT 1, -- 0: kept, never recalled
+      recorded_ms INTEGER NOT NULL,
+      retired_ms INTEGER,                -- replaced by a newer version, or gone at the source
+      UNIQUE(conversation_id, external_id, version));
+    CREATE INDEX messages_order ON messages(conversation_id, seq, id);
+    CREATE UNIQUE INDEX messages_current ON messages(conversation_id, external_id)
+      WHERE retired_ms IS NULL;
+    CREATE TABLE marks(
+      source TEXT NOT NULL, unit TEXT NOT NULL, state TEXT NOT NULL, updated_ms INTEGER NOT NULL,
+      PRIMARY KEY(source, unit)) WITHOUT ROWID;
+    """)
+
+
+def m002_items(conn: apsw.Connection) -> None:
+    """Retrievable units, their words and their vectors. All derived from messages."""
+    conn.execute("""
+    CREATE TABLE items(
+      id INTEGER PRIMARY KEY,            -- also the rowid in item_fts and in every vector index
+      uid TEXT NOT NULL UNIQUE,          -- stable name: same archive, same uid
+      kind TEXT NOT NULL,                -- message, section ... later: summary, journal, fact
+      message_id INTEGER REFERENCES messages(id),  -- the message it lies in
+      start INTEGER NOT NULL DEFAULT 0,  -- character span of messages.text
+      end INTEGER NOT NULL DEFAULT 0,
+      text TEXT,                         -- only where the words are not a span of the message
+      conversation_id INTEGER NOT NULL REFERENCES conversations(id),
+      seq INTEGER NOT NULL,
+      source TEXT NOT NULL,
+      role TEXT NOT NULL,
+      speaker TEXT NOT NULL DEFAULT '',
+      at_ms INTEGER,
+      chars INTEGER NOT NULL DEFAULT 0,
+      retired_ms INTEGER);
+    CREATE INDEX items_order ON items(conversation_id, seq, start);
+    CREATE INDEX items_message ON items(message_id);
+    CREATE INDEX items_time ON items(at_ms) WHERE at_ms IS NOT NULL;
+    CREATE TABLE because(               -- what an item rests on, when that is more than message_id
+      item_id INTEGER NOT NULL REFERENCES items(id) ON DELETE CASCADE,
+      message_id INTEGER NOT NULL REFERENCES messages(id),
+      PRIMARY KEY(item_id, message_id)) WITHOUT ROWID;
+    CREATE VIRTUAL TABLE item_fts USING fts5(self, ctx,
+      tokenize='porter unicode61 remove_diacritics 2', content='', contentless_delete=1);
+    CREATE VIRTUAL TABLE item_tri USING fts5(self,
+      tokenize='trigram', content='', contentless_delete=1);
+    CREATE TABLE embedders(
+      id INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL UNIQUE, dims INTEGER NOT NULL,
+      state TEXT NOT NULL DEFAULT 'filling', -- serving: searches use it; filling: a reindex runs
+      created_ms INTEGER NOT NULL);
+    CREATE TABLE vectors(
+      item_id INTEGER NOT NULL REFERENCES items(id) ON DELETE CASCADE,
+      embedder_id INTEGER NOT NULL REFERENCES embedders(id),
+      vector BLOB NOT NULL,              -- float16, little-endian, unit norm, dims * 2 bytes
+      UNIQUE(embedder_id, item_id));
+    CREATE INDEX vectors_item ON vectors(item_id);
+    CREATE TABLE changes(               -- which items changed, in order: vector indexes follow it
+      id INTEGER PRIMARY KEY AUTOINCREMENT, item_id INTEGER NOT NULL);
+    """)
+
+
+def m003_jobs(conn: apsw.Connection) -> None:
+    """Durable work and its schedule, in one table."""
+    conn.execute("""
+    CREATE TABLE jobs(
+      id INTEGER PRIMARY KEY,
+      kind TEXT NOT NULL,
+      payload TEXT NOT NULL DEFAULT '{}',
+      state TEXT NOT NULL DEFAULT 'queued',  -- queued, running, done, parked, cancelled
+      unique_key TEXT,                        -- at most one live job of this key
+      run_at_ms INTEGER NOT NULL,
+      every TEXT,                             -- cron-like; the next one is queued with the outcome
+      attempts INTEGER NOT NULL DEFAULT 0,
+      max_attempts INTEGER NOT NULL DEFAULT 5,
+      lease_until_ms INTEGER,                 -- a running job whose lease passed is queued again
+      cancel INTEGER NOT NULL DEFAULT 0,
+      progress TEXT NOT NULL DEFAULT '{}',
+      error TEXT NOT NULL DEFAULT '',
+      created_ms INTEGER NOT NULL, started_ms INTEGER, finished_ms INTEGER);
+    CREATE INDEX jobs_due ON jobs(state, run_at_ms);
+    CREATE UNIQUE INDEX jobs_unique ON jobs(unique_key)
+      WHERE unique_key IS NOT NULL AND state IN ('queued', 'running');
+    """)
+
+
+def m004_answers(conn: apsw.Connection) -> None:
+    """One row per question asked: its turns, its usage and its receipt."""
+    conn.execute("""
+    CREATE TABLE answers(
+      id INTEGER PRIMARY KEY,
+      conversation_id INTEGER NOT NULL REFERENCES conversations(id),
+      question_id INTEGER NOT NULL REFERENCES messages(id),
+      answer_id INTEGER REFERENCES messages(id),
+      surface TEXT NOT NULL DEFAULT '',       -- cli, http, chat
+      state TEXT NOT NULL,                    -- done, cut (the client left), failed
+      model TEXT NOT NULL, usage TEXT NOT NULL, receipt TEXT NOT NULL,
+      asked_ms INTEGER NOT NULL, took_ms REAL NOT NULL DEFAULT 0);
+    CREATE INDEX answers_time ON answers(asked_ms);
+    """)
+
+
+MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (
+    m001_archive,
+    m002_items,
+    m003_jobs,
+    m004_answers,
+)
+APPLICATION_ID = 0x6B6E6F77  # "know"
+
+
+def check_version(conn: apsw.Connection) -> int:
+    """Return how many migrations the file has. Raises StoreError if it is newer or not ours."""
+    version = int(conn.pragma("user_version"))
+    if version and int(conn.pragma("application_id")) != APPLICATION_ID:
+        raise StoreError("This database belongs to another program.", "Name another home.")
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"memory.db has schema {version}; this knowme knows {len(MIGRATIONS)}.",
+            "Upgrade knowme, or restore an older backup: knowme restore",
+        )
+    return version
+
+
+def migrate(conn: apsw.Connection) -> int:
+    """Bring the file to the newest schema; each step is one transaction with its record.
+
+    Returns how many steps ran. Two processes may race: the loser finds nothing left to do.
+    """
+    steps = 0
+    while check_version(conn) < len(MIGRATIONS):
+        conn.execute("BEGIN IMMEDIATE")
+        try:
+            version = check_version(conn)
+            if version < len(MIGRATIONS):
+                MIGRATIONS[version](conn)
+                conn.pragma("application_id", APPLICATION_ID)
+                conn.pragma("user_version", version + 1)
+                steps += 1
+            conn.execute("COMMIT")
+        except BaseException:
+            if conn.in_transaction:
+                conn.execute("ROLLBACK")
+            raise
+    return steps

@@ -1,0 +1,111 @@
+"""Every seam: the protocols behind which a backend can be exchanged.
+
+Promises: protocols only; each has one contract test class in ``tests/contracts``.
+Refuses to know: any backend. ``plugins.py`` finds them by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knowme.types import ChatMessage, Chunk, EmbedKind, Mark, Options, Record
+
+Vectors = NDArray[np.float32]
+Cursor = Mapping[str, Any]
+"""The marks of one source: unit -> state."""
+
+
+class Engine(Protocol):
+    """A chat model. Constructed from its settings; nothing is loaded before the first stream."""
+
+    name: str
+    local: bool
+    model: str
+    context_tokens: int
+
+    def stream(self, messages: Sequence[ChatMessage], options: Options) -> AsyncIterator[Chunk]:
+        """Yield text deltas, then exactly one chunk with ``usage``.
+
+        Raises ModelMissingError or ModelDownError, before or in the middle of the stream.
+        Closing the iterator early stops the generation.
+        """
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """Count tokens with the model's own tokenizer where there is one, else estimate."""
+        ...
+
+    async def health(self) -> str:
+        """Return "" when the engine can answer, else one sentence with the mend."""
+        ...
+
+    async def aclose(self) -> None:
+        """Free the model and its process."""
+        ...
+
+
+class Embedder(Protocol):
+    """Text to vectors. Thread-safe."""
+
+    fingerprint: str
+    dims: int
+
+    def embed(self, texts: Sequence[str], kind: EmbedKind) -> Vectors:
+        """Return an array (len(texts), dims), float32, unit norm (a zero row for empty text).
+
+        Raises ModelMissingError or ModelDownError.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the model."""
+        ...
+
+
+class VectorIndex(Protocol):
+    """Nearest neighbours over item ids. Derived: it can be deleted and refilled at any time."""
+
+    def upsert(self, ids: Sequence[int], vectors: Vectors) -> None:
+        """Insert or replace the unit vectors (n, dims) of these item ids."""
+        ...
+
+    def delete(self, ids: Sequence[int]) -> None:
+        """Forget these ids; unknown ones are fine."""
+        ...
+
+    def search(
+        self, vector: Vectors, k: int, allowed: NDArray[np.int64] | None = None
+    ) -> list[tuple[int, float]]:
+        """Return up to k (item id, cosine) pairs, best first; only ids in ``allowed`` if given."""
+        ...
+
+    def count(self) -> int:
+        """Return how many vectors it holds."""
+        ...
+
+    def clear(self) -> None:
+        """Forget everything."""
+        ...
+
+    def close(self) -> None:
+        """Flush and free."""
+        ...
+
+
+class Source(Protocol):
+    """Something that holds what the person said. Reading changes nothing in it."""
+
+    name: str
+
+    def read(self, cursor: Cursor) -> Iterator[tuple[Record | None, Mark | None]]:
+        """Yield records in order, each with the mark that is true once it is stored.
+
+        A mark may be ``None`` (not a place to resume from) and a record may be ``None`` (only the
+        mark moves on). Nothing is held in memory beyond one message and one conversation's ids.
+        Raises SourceError only when nothing at all can be read; else yields ``skipped`` records.
+        """
+        ...
