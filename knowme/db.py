@@ -12,18 +12,20 @@ extensions, a known version), whatever Python was built with.
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import apsw
 
 from knowme import schema
-from knowme.errors import StoreError
+from knowme.errors import HomeError, StoreError
+from knowme.lock import Lock
 
 T = TypeVar("T")
 Durability = Literal["full", "normal"]
@@ -82,27 +84,38 @@ class Database:
     """One memory.db, opened and migrated. Thread-safe. Close it when done."""
 
     def __init__(self, path: Path, *, durability: Durability = "full") -> None:
-        """Open ``path``, create or migrate it. Raises StoreError."""
+        """Open ``path``, create or migrate it.
+
+        Raises StoreError, or HomeError while it is being restored.
+        """
         self.path = path
         self._durability = durability
         self._jobs: queue.SimpleQueue[tuple[Callable[..., Any], Future[Any]] | None] = (
             queue.SimpleQueue()
         )
         self._readers: queue.SimpleQueue[apsw.Connection] = queue.SimpleQueue()
-        self._all_readers: list[apsw.Connection] = []
         self._closed = False
         self._lock = threading.Lock()
+        self._hold = _hold(path)
         opened: Future[None] = Future()
         self._thread = threading.Thread(
             target=self._writer, args=(opened,), name="knowme-writer", daemon=True
         )
         self._thread.start()
-        opened.result()
+        try:
+            opened.result()
+        except BaseException:
+            self._let_go()
+            raise
 
     def _writer(self, opened: Future[None]) -> None:
         try:
             conn = connect(self.path, durability=self._durability)
-            schema.migrate(conn)
+            try:
+                schema.migrate(conn)
+            except BaseException:
+                conn.close()
+                raise
         except apsw.Error as error:
             opened.set_exception(wrap(error, self.path))
             return
@@ -144,10 +157,11 @@ class Database:
         Returns only after the commit. Whatever ``fn`` raises comes out here, after a rollback.
         ``fn`` must be quick: no model, no network, no waiting inside.
         """
+        if threading.current_thread() is self._thread:
+            raise StoreError("A write was asked for inside a write; pass its conn on instead.")
         done: Future[T] = Future()
         with self._lock:
-            if self._closed:
-                raise StoreError(f"memory.db is already closed ({self.path}).")
+            self._refuse_if_closed()
             self._jobs.put((fn, done))
         return done.result()
 
@@ -157,54 +171,55 @@ class Database:
         try:
             conn = self._readers.get_nowait()
         except queue.Empty:
-            try:
-                conn = connect(self.path, durability=self._durability)
-                conn.execute("PRAGMA query_only=ON")
-            except apsw.Error as error:
-                raise wrap(error, self.path) from error
-            with self._lock:
-                self._all_readers.append(conn)
+            conn = self._new_reader()
         try:
+            self._refuse_if_closed()
             conn.execute("BEGIN")
             yield conn
         except apsw.Error as error:
             raise wrap(error, self.path) from error
         finally:
-            if conn.in_transaction:
-                conn.execute("ROLLBACK")
-            self._readers.put(conn)
+            self._give_back(conn)
+
+    def _new_reader(self) -> apsw.Connection:
+        with self._lock:
+            self._refuse_if_closed()
+        try:
+            conn = connect(self.path, durability=self._durability)
+            conn.execute("PRAGMA query_only=ON")
+        except apsw.Error as error:
+            raise wrap(error, self.path) from error
+        return conn
+
+    def _give_back(self, conn: apsw.Connection) -> None:
+        with self._lock:
+            if not self._closed:
+                with suppress(apsw.Error):
+                    if conn.in_transaction:
+                        conn.execute("ROLLBACK")
+                    self._readers.put(conn)
+                    return
+        with suppress(apsw.Error):
+            conn.close()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise StoreError(f"memory.db is already closed ({self.path}).")
 
     def backup(self, target: Path, progress: Callable[[int, int], None] | None = None) -> None:
-        """Copy the live database into ``target`` (a new file), page by page, then verify it.
-
-        ``progress(done_pages, total_pages)``. Raises StoreError; a failed copy leaves no target.
-        """
-        partial = target.with_name(target.name + ".partial")
-        partial.unlink(missing_ok=True)
-        try:
-            source = connect(self.path, readonly=True)
-            copy = apsw.Connection(str(partial))
-            with copy.backup("main", source, "main") as step:
-                while not step.done:
-                    step.step(1024)
-                    if progress:
-                        progress(step.page_count - step.remaining, step.page_count)
-            source.close()
-            copy.execute("PRAGMA journal_mode=DELETE")
-            verify(copy)
-            copy.close()
-            partial.replace(target)
-        except apsw.Error as error:
-            raise wrap(error, target) from error
-        finally:
-            partial.unlink(missing_ok=True)
+        """Copy one snapshot of the live database into ``target`` and verify it. See ``copy``."""
+        copy(self.path, target, progress)
 
     def data_version(self) -> int:
         """Return a number that changes when any other connection commits to the file."""
         with self._lock:
-            if not hasattr(self, "_watch"):
-                self._watch = connect(self.path, readonly=True)
-            return int(self._watch.pragma("data_version"))
+            self._refuse_if_closed()
+            try:
+                if not hasattr(self, "_watch"):
+                    self._watch = connect(self.path, readonly=True)
+                return int(self._watch.pragma("data_version"))
+            except apsw.Error as error:
+                raise wrap(error, self.path) from error
 
     def close(self) -> None:
         """Finish what is queued, then close. Idempotent."""
@@ -214,10 +229,112 @@ class Database:
             self._closed = True
             self._jobs.put(None)
         self._thread.join()
-        for conn in self._all_readers:
-            conn.close()
+        with suppress(queue.Empty):
+            while True:  # a reader in use is closed by its thread, when it is given back
+                self._readers.get_nowait().close()
         if hasattr(self, "_watch"):
             self._watch.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._hold is not None:
+            self._hold.release()
+
+
+def _hold(path: Path) -> Lock | None:
+    """Tell ``restore`` that this process uses the file: SQLite itself would follow a swapped one.
+
+    Raises HomeError while it is being restored.
+    """
+    try:
+        return Lock(path.with_name(path.name + ".lock"), shared=True)
+    except HomeError as error:
+        if error.__cause__ is None:
+            raise
+        return None  # the folder cannot be written: opening the file says so better
+
+
+def copy(source: Path, target: Path, progress: Callable[[int, int], None] | None = None) -> None:
+    """Copy one snapshot of a database into the new file ``target``, and verify the copy.
+
+    Writers go on meanwhile. The copy appears under its name only when it is whole (pages, keys,
+    schema, as many rows as the snapshot), on the disk, and readable by its owner alone.
+    ``progress(done_pages, total_pages)``. Raises StoreError; a failed copy leaves nothing.
+    """
+    partial = target.with_name(target.name + ".partial")
+    try:
+        _discard(partial)
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with (
+            closing(connect(source, readonly=True)) as live,
+            closing(apsw.Connection(str(partial))) as made,
+        ):
+            _copy_pages(live, made, progress)
+        sync(partial)
+        partial.replace(target)
+        sync(target.parent)
+    except apsw.Error as error:
+        raise wrap(error, f"{source} to {target}") from error
+    except OSError as error:
+        raise StoreError(
+            f"{target} cannot be written: {error.strerror}.", "Check its folder and the disk."
+        ) from error
+    finally:
+        with suppress(OSError):
+            _discard(partial)
+
+
+def _copy_pages(
+    live: apsw.Connection, made: apsw.Connection, progress: Callable[[int, int], None] | None
+) -> None:
+    # An open snapshot: without it each commit of a writer would start the copy from the beginning.
+    live.execute("BEGIN")
+    expected = _counts(live)
+    made.execute("PRAGMA synchronous=OFF")  # a broken copy is thrown away; the whole one is synced
+    with made.backup("main", live, "main") as step:
+        while not step.done:
+            step.step(1024)
+            if progress:
+                progress(step.page_count - step.remaining, step.page_count)
+    made.execute("PRAGMA journal_mode=DELETE")
+    verify(made)
+    if (found := _counts(made)) != expected:
+        raise StoreError(f"The copy has other rows: {found}, not {expected}.", "Try again.")
+
+
+def _counts(conn: apsw.Connection) -> dict[str, int]:
+    """Return how many rows each ordinary table has."""
+    names = rows(conn, "SELECT name FROM pragma_table_list WHERE schema='main' AND type='table'")
+    return {
+        name: int(value(conn, f'SELECT count(*) FROM "{name}"'))
+        for (name,) in names
+        if not name.startswith("sqlite_")
+    }
+
+
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, survive a power cut. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _discard(path: Path) -> None:
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def rows(conn: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """Return all rows of a statement."""
+    return conn.execute(sql, tuple(values)).fetchall()
+
+
+def value(conn: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> Any:
+    """Return the first column of the first row, or None."""
+    row = conn.execute(sql, tuple(values)).fetchone()
+    return None if row is None else row[0]
 
 
 def verify(conn: apsw.Connection) -> None:

@@ -50,6 +50,7 @@ def m001_archive(conn: apsw.Connection) -> None:
     CREATE INDEX messages_order ON messages(conversation_id, seq, id);
     CREATE UNIQUE INDEX messages_current ON messages(conversation_id, external_id)
       WHERE retired_ms IS NULL;
+    CREATE INDEX messages_external ON messages(external_id) WHERE retired_ms IS NULL;
     CREATE TABLE marks(
       source TEXT NOT NULL, unit TEXT NOT NULL, state TEXT NOT NULL, updated_ms INTEGER NOT NULL,
       PRIMARY KEY(source, unit)) WITHOUT ROWID;
@@ -60,7 +61,7 @@ def m002_items(conn: apsw.Connection) -> None:
     """Retrievable units, their words and their vectors. All derived from messages."""
     conn.execute("""
     CREATE TABLE items(
-      id INTEGER PRIMARY KEY,            -- also the rowid in item_fts and in every vector index
+      id INTEGER PRIMARY KEY AUTOINCREMENT,  -- also the rowid in item_fts and in every vector index
       uid TEXT NOT NULL UNIQUE,          -- stable name: same archive, same uid
       kind TEXT NOT NULL,                -- message, section ... later: summary, journal, fact
       message_id INTEGER REFERENCES messages(id),  -- the message it lies in
@@ -69,12 +70,12 @@ def m002_items(conn: apsw.Connection) -> None:
       text TEXT,                         -- only where the words are not a span of the message
       conversation_id INTEGER NOT NULL REFERENCES conversations(id),
       seq INTEGER NOT NULL,
+      before_id INTEGER, after_id INTEGER,  -- the items beside it in its conversation
       source TEXT NOT NULL,
       role TEXT NOT NULL,
-      speaker TEXT NOT NULL DEFAULT '',
+      speaker TEXT NOT NULL DEFAULT '',  -- empty: the person, or the assistant
       at_ms INTEGER,
-      chars INTEGER NOT NULL DEFAULT 0,
-      retired_ms INTEGER);
+      words INTEGER NOT NULL DEFAULT 0);
     CREATE INDEX items_order ON items(conversation_id, seq, start);
     CREATE INDEX items_message ON items(message_id);
     CREATE INDEX items_time ON items(at_ms) WHERE at_ms IS NOT NULL;
@@ -88,6 +89,7 @@ def m002_items(conn: apsw.Connection) -> None:
       tokenize='trigram', content='', contentless_delete=1);
     CREATE TABLE embedders(
       id INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL UNIQUE, dims INTEGER NOT NULL,
+      spec TEXT NOT NULL DEFAULT '{}',   -- the settings that make this embedder again; no secret
       state TEXT NOT NULL DEFAULT 'filling', -- serving: searches use it; filling: a reindex runs
       created_ms INTEGER NOT NULL);
     CREATE TABLE vectors(
@@ -114,8 +116,10 @@ def m003_jobs(conn: apsw.Connection) -> None:
       every TEXT,                             -- cron-like; the next one is queued with the outcome
       attempts INTEGER NOT NULL DEFAULT 0,
       max_attempts INTEGER NOT NULL DEFAULT 5,
+      owner TEXT NOT NULL DEFAULT '',         -- which runner has claimed it
       lease_until_ms INTEGER,                 -- a running job whose lease passed is queued again
       cancel INTEGER NOT NULL DEFAULT 0,
+      again INTEGER NOT NULL DEFAULT 0,       -- asked for once more while it runs
       progress TEXT NOT NULL DEFAULT '{}',
       error TEXT NOT NULL DEFAULT '',
       created_ms INTEGER NOT NULL, started_ms INTEGER, finished_ms INTEGER);
@@ -153,7 +157,8 @@ APPLICATION_ID = 0x6B6E6F77  # "know"
 def check_version(conn: apsw.Connection) -> int:
     """Return how many migrations the file has. Raises StoreError if it is newer or not ours."""
     version = int(conn.pragma("user_version"))
-    if version and int(conn.pragma("application_id")) != APPLICATION_ID:
+    ours = int(conn.pragma("application_id")) == APPLICATION_ID
+    if not ours and (version or next(iter(conn.execute("SELECT 1 FROM sqlite_schema")), None)):
         raise StoreError("This database belongs to another program.", "Name another home.")
     if version > len(MIGRATIONS):
         raise StoreError(

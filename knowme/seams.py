@@ -70,7 +70,10 @@ class VectorIndex(Protocol):
     """Nearest neighbours over item ids. Derived: it can be deleted and refilled at any time."""
 
     def upsert(self, ids: Sequence[int], vectors: Vectors) -> None:
-        """Insert or replace the unit vectors (n, dims) of these item ids."""
+        """Insert or replace the unit vectors (n, dims) of these item ids; forget zero ones.
+
+        Raises InputError for a wrong shape or a number that is not finite.
+        """
         ...
 
     def delete(self, ids: Sequence[int]) -> None:
@@ -83,12 +86,27 @@ class VectorIndex(Protocol):
         """Return up to k (item id, cosine) pairs, best first; only ids in ``allowed`` if given."""
         ...
 
+    def scores(self, vector: Vectors, ids: Sequence[int]) -> Vectors:
+        """Return the cosines (len(ids),) of these items, float32; NaN for an id it has not."""
+        ...
+
     def count(self) -> int:
         """Return how many vectors it holds."""
         ...
 
     def clear(self) -> None:
         """Forget everything."""
+        ...
+
+    def position(self) -> int:
+        """Return the caller's place in its change log that is on disk; 0: new or cleared.
+
+        Everything up to there is in the index on disk, perhaps more: replay what came after.
+        """
+        ...
+
+    def flush(self, position: int) -> None:
+        """Note the caller's place in its change log. May write later, then position() lags."""
         ...
 
     def close(self) -> None:
