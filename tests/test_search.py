@@ -1,0 +1,144 @@
+import numpy as np
+import pytest
+
+from knowme.errors import InputError
+from knowme.home import Home
+from knowme.layout import Layout
+from knowme.sync import ingest, store
+from knowme.types import Query, Record
+
+
+def talk(
+    home, conversation: str, *turns: tuple[str, str], at_ms: int | None = None, **meta
+) -> None:
+    records = [
+        (
+            Record(
+                "message",
+                conversation,
+                f"{conversation}{n}",
+                role,
+                text=text,
+                seq=n,
+                at_ms=at_ms,
+                meta=meta,
+            ),
+            None,
+        )  # fmt: skip
+        for n, (role, text) in enumerate(turns)
+    ]
+    store(home, "openclaw", records)
+
+
+@pytest.fixture
+def lived(home):
+    talk(home, "a", ("user", "we ordered the heat pump from Frioeste"), ("assistant", "Noted."),
+         at_ms=1_772_500_000_000)  # fmt: skip
+    talk(home, "b", ("user", "the cat drinks a lot"), ("user", "the vet said kidneys"),
+         at_ms=1_770_000_000_000)  # fmt: skip
+    ingest(home, ["Bread: 500 g flour, water, salt"], [{"kind": "recipe"}], ["bread"])
+    return home
+
+
+def texts(hits) -> list[str]:
+    return [hit.text for hit in hits]
+
+
+def test_every_hit_says_why_it_was_found(lived) -> None:
+    hit = lived.search(Query("heat pump"))[0]
+    assert hit.text == "we ordered the heat pump from Frioeste"
+    assert hit.why["words"] > 0 and hit.why["meaning"] > 0
+    assert hit.neighbours[0].text == "Noted." and hit.neighbours[0].offset == 1
+
+
+def test_what_was_said_beside_a_match_is_found_too(lived) -> None:
+    found = texts(lived.search(Query("what is wrong with the cat's kidneys?", top_k=2)))
+    assert set(found) == {"the cat drinks a lot", "the vet said kidneys"}
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"sources": ("ingest",)}, {"Bread: 500 g flour, water, salt"}),
+        ({"kinds": ("section",)}, {"Bread: 500 g flour, water, salt"}),
+        ({"conversations": ("b",)}, {"the cat drinks a lot", "the vet said kidneys"}),
+        ({"until_ms": 1_771_000_000_000}, {"the cat drinks a lot", "the vet said kidneys"}),
+        ({"since_ms": 1_772_000_000_000}, {"we ordered the heat pump from Frioeste", "Noted."}),
+        ({"sources": ("nobody",)}, set()),
+    ],
+)
+def test_filters_let_only_what_they_name_through(lived, filters, expected) -> None:
+    assert (
+        set(texts(lived.search(Query("bread cat heat pump noted kidneys", **filters)))) <= expected
+    )
+    assert (not expected) == (not lived.search(Query("bread cat heat pump kidneys", **filters)))
+
+
+def test_a_token_budget_is_filled_and_not_passed(home) -> None:
+    talk(home, "c", *(("user", f"apples and pears number {n} " * 10) for n in range(12)))
+    hits = home.search(Query("apples pears", top_k=12, budget_tokens=300))
+    assert 1 < len(hits) < 12
+    assert sum(len(hit.text) // 4 for hit in hits) <= 300
+
+
+@pytest.mark.parametrize("text", ["", "   \n"])
+def test_an_empty_query_is_refused(home, text) -> None:
+    with pytest.raises(InputError, match="empty"):
+        home.search(Query(text))
+
+
+@pytest.mark.parametrize(
+    "text", ['"', "a OR", "NEAR(", "self: x", "* ^ -", "' OR 1=1 --", "\x00", "🙂", "()"]
+)
+def test_no_query_is_taken_for_a_command(lived, text) -> None:
+    lived.search(Query(text))
+
+
+def test_an_empty_memory_finds_nothing(home) -> None:
+    assert home.search(Query("anything")) == []
+
+
+def test_scripts_without_spaces_are_found_by_their_signs(home) -> None:
+    talk(home, "j", ("user", "昨日は京都で美味しい寿司を食べました"), ("user", "今日は雨です"))
+    assert home.search(Query("京都の寿司"))[0].text.startswith("昨日は京都")
+    assert home.search(Query("寿司"))[0].text.startswith("昨日は京都")
+
+
+def test_a_date_in_the_query_brings_its_day_up(home) -> None:
+    talk(home, "x", ("user", "we talked about plans"), at_ms=1_770_000_000_000)  # 2026-02-02
+    talk(home, "y", ("user", "we talked about plans"), at_ms=1_772_500_000_000)  # 2026-03-03
+    hits = home.search(Query("plans on 3 March 2026"))
+    assert hits[0].conversation == "y" and hits[0].why["date"] > hits[1].why["date"]
+
+
+def test_a_document_is_one_hit_however_many_of_its_pieces_match(home) -> None:
+    text = "\n\n".join(
+        f"Part {n} about tides and harbours. " + "More of it. " * 40 for n in range(9)
+    )
+    ingest(home, [text], None, ["long"])
+    assert len(home.search(Query("tides harbours"))) == 1
+
+
+def test_without_an_embedder_the_words_alone_are_searched(tmp_path) -> None:
+    Home.create(tmp_path / "h")
+    with Home.open(tmp_path / "h", {"embedder.kind": "none", "engine.kind": "echo"}) as home:
+        ingest(home, ["the red bicycle", "a blue car"], None, ["1", "2"])
+        hits = home.search(Query("bicycle"))
+        assert hits[0].text == "the red bicycle" and hits[0].distance is None
+
+
+def test_the_layout_follows_every_change(home) -> None:
+    layout = Layout(home.db)
+
+    def rows():
+        with home.db.read() as conn:
+            now = layout.caught_up(conn)
+            ids = np.flatnonzero(now.roles)
+            return [(int(i), int(now.before[i]), int(now.after[i])) for i in ids]
+
+    talk(home, "k", ("user", "one"), ("assistant", "two"))
+    assert rows() == [(1, 0, 2), (2, 1, 0)]
+    store(home, "openclaw", [(Record("message", "k", "k9", "user", text="three", seq=9), None)])
+    assert rows() == [(1, 0, 2), (2, 1, 3), (3, 2, 0)]
+    store(home, "openclaw", [(Record("removed", "k", "k1"), None)])
+    assert rows() == [(1, 0, 3), (3, 1, 0)]
