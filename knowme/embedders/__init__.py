@@ -1,0 +1,1 @@
+"""What turns text into vectors, one file each; `plugins.py` finds them by name."""
