@@ -1,0 +1,1 @@
+"""Sources: readers of what a person said, each behind the seam ``Source``, found by name."""
