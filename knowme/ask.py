@@ -1,0 +1,509 @@
+"""ask(): the one path of every question, from every surface.
+
+Promises: search, compose, stream, then one write of the turn, its usage and its receipt, also when
+the asker leaves in the middle. When nothing relevant is known and the question is about the
+person, it says so and no model is asked. A very small model leads with the quoted words and their
+date, and only those of its sentences are shown whose names and numbers stand in the notes.
+Refuses to know: how the answer is shown, which engine runs, how recall ranks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, tzinfo
+from functools import lru_cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+from knowme import archive, memory
+from knowme.context import Budgets, compose, who
+from knowme.db import rows
+from knowme.errors import InputError, NotFoundError
+from knowme.home import Home, now_ms
+from knowme.times import day, iso, zone
+from knowme.types import ChatMessage, Context, Hit, Message, Options, Query, Record, Usage
+from knowme.words import content_words, sentences, stem, stems, words
+
+if TYPE_CHECKING:
+    from knowme.seams import Engine
+
+SOURCE = "knowme"
+UNTRUSTED = "untrusted"
+"""What a source marks as neither the person's nor their assistant's: searched, never prompted."""
+HISTORY_TURNS = 40
+QUOTE_CANDIDATES = 12
+SMALL_TRIES = 3
+SMALL_RECALLED_TOKENS = 400
+"""What a very small model reads: more only slows it down, the quotations stand above it anyway."""
+SMALL_MODEL = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([mb])(?![a-z])", re.IGNORECASE)
+ASKS_EARLIER = re.compile(
+    r"\b(?:first|earliest|originally|initially|before|ago|used to|primeir[oa]|antes|zuerst)\b"
+    r"|\b(?:19|20)\d\d\b",
+    re.IGNORECASE,
+)
+FIRST_PERSON = frozenset(
+    "i i'm i've i'd i'll me my mine myself we our ours us eu meu minha meus minhas mim comigo nosso"
+    " nossa ich mir mich mein meine meinen meiner unser wir yo mi mis mío mía conmigo nosotros je"
+    " moi mon ma mes notre nous".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question and how it may be answered."""
+
+    question: str
+    conversation: str = ""
+    surface: str = "cli"
+    top_k: int | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    system_prompt: str = ""
+    now_ms: int | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+    sources: tuple[str, ...] = ()
+    speakers: tuple[str, ...] = ()
+    conversations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What is known before the first word: who answers, and from what."""
+
+    model: str
+    engine: str
+    conversation: str
+    sources: tuple[Hit, ...]
+    known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """The next piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The whole answer, what it cost, and the number of its receipt."""
+
+    answer: str
+    usage: Usage
+    receipt_id: int
+    known: bool
+
+
+Event = Started | Delta | Done
+
+
+@dataclass(slots=True)
+class _Turn:
+    """One question while it is being answered."""
+
+    asked: Asked
+    conversation: str
+    started_ms: int
+    context: Context
+    known: bool
+    relevance: float
+    threshold: float
+    small: bool
+    quotes: list[dict[str, Any]] = field(default_factory=list)
+    answer: str = ""
+    withheld: list[str] = field(default_factory=list)
+    usage: Usage | None = None
+    error: str = ""
+
+
+async def ask(home: Home, asked: Asked) -> AsyncIterator[Event]:
+    """Answer one question: yields Started, then Delta after Delta, then Done.
+
+    Closing the iterator early stores what was said so far as a turn that was cut. Raises InputError
+    for an empty question, ModelError when the model cannot answer (the failed turn is stored too).
+    """
+    if not asked.question.strip():
+        raise InputError("The question is empty.", "Ask something.")
+    engine = await asyncio.to_thread(lambda: home.engine)
+    began = time.perf_counter()
+    turn = await asyncio.to_thread(_prepare, home, asked, engine)
+    state = "cut"
+    try:
+        yield Started(engine.model, engine.name, turn.conversation, turn.context.used, turn.known)
+        async with aclosing(_answer(home, turn, engine)) as answer:
+            async for piece in answer:
+                turn.answer += piece
+                yield Delta(piece)
+        state = "done"
+    except Exception as error:
+        state, turn.error = "failed", str(error)
+        raise
+    finally:
+        took = (time.perf_counter() - began) * 1000
+        if state != "done":  # the asker is gone: nobody waits, and an await could be cancelled
+            home.db.write(lambda conn: _store(conn, turn, engine, state, took))
+    receipt_id = await asyncio.to_thread(
+        home.db.write, lambda conn: _store(conn, turn, engine, state, took)
+    )
+    usage = turn.usage or Usage(model=engine.model, total_ms=took)
+    yield Done(turn.answer, usage, receipt_id, turn.known)
+
+
+# --- before -------------------------------------------------------------------------------------
+
+
+def _prepare(home: Home, asked: Asked, engine: Engine) -> _Turn:
+    settings = home.settings
+    conversation = asked.conversation or f"{asked.surface}-{uuid.uuid4().hex[:12]}"
+    history = _history(home, conversation)
+    hits = home.search(
+        Query(
+            asked.question,
+            top_k=asked.top_k or settings.search.top_k,
+            now_ms=asked.now_ms if asked.now_ms is not None else now_ms(),
+            since_ms=asked.since_ms,
+            until_ms=asked.until_ms,
+            sources=asked.sources,
+            speakers=asked.speakers,
+            conversations=asked.conversations,
+        )
+    )
+    said_here = {message.id for message in history}
+    hits = [
+        hit
+        for hit in hits
+        if not said_here.intersection(hit.message_ids) and hit.metadata.get("trust") != UNTRUSTED
+    ]
+    threshold = settings.ask.threshold
+    if threshold < 0:
+        threshold = home.threshold()
+    relevance = max((hit.score for hit in hits), default=0.0)
+    known = relevance >= threshold
+    small = _leads_with_quotes(settings.ask.quote_first, engine)
+    tz = zone(settings.memory.timezone)
+    budgets = Budgets(
+        window=engine.context_tokens,
+        system=settings.ask.system_tokens,
+        recalled=min(settings.ask.recalled_tokens, SMALL_RECALLED_TOKENS)
+        if small
+        else settings.ask.recalled_tokens,
+        question=settings.ask.question_tokens,
+        history=0 if small else settings.ask.history_tokens,
+        answer=asked.max_tokens or (96 if small else settings.engine.max_tokens),
+    )
+    system = asked.system_prompt or _system_prompt(small, settings.name, asked.now_ms, tz)
+    count = lru_cache(maxsize=4096)(engine.count_tokens)
+    shown = hits if known else []
+    context = compose(system, shown, history, asked.question, budgets, count, tz)
+    turn = _Turn(asked, conversation, now_ms(), context, known, relevance, threshold, small)
+    if small and known:
+        turn.quotes = choose_quotes(home, context.used, asked.question)
+    return turn
+
+
+def _history(home: Home, conversation: str) -> list[Message]:
+    with home.db.read() as conn:
+        found = archive.find_conversation(conn, SOURCE, conversation)
+        return [] if found is None else archive.last_messages(conn, found, HISTORY_TURNS)
+
+
+def _system_prompt(small: bool, name: str, at_ms: int | None, tz: tzinfo | None) -> str:
+    text = (files("knowme") / "prompts" / f"answer{'_small' if small else ''}.md").read_text(
+        "utf-8"
+    )
+    today = datetime.fromtimestamp((at_ms if at_ms is not None else now_ms()) / 1000, tz)
+    return text.format(name=name or "the person", today=f"{today:%A, %d %B %Y}").strip()
+
+
+def _leads_with_quotes(setting: str, engine: Engine) -> bool:
+    """Tell whether the answer leads with quotations: a model under a billion parameters does."""
+    if setting != "auto":
+        return setting == "always"
+    if engine.name == "echo":
+        return True
+    size = SMALL_MODEL.search(engine.model)
+    return size is not None and (size[2].lower() == "m" or float(size[1]) < 1)
+
+
+# --- quotations ---------------------------------------------------------------------------------
+
+
+def choose_quotes(
+    home: Home, hits: Sequence[Hit], question: str, limit: int = 3
+) -> list[dict[str, Any]]:
+    """Choose the sentences that answer best, from the best hits: words in common and meaning.
+
+    Returns mappings {text, day, who, uid, score}, in the order of time.
+    """
+    asked = stems(question)
+    candidates = [(hit, piece.strip()) for hit in hits[:6] for piece in _quotable(hit.text)]
+    # Each costs an embedding: those that share no word with the question only if few share one.
+    candidates.sort(key=lambda pair: not asked & {stem(word) for word in words(pair[1])})
+    candidates = candidates[:QUOTE_CANDIDATES]
+    if not candidates:
+        return []
+    scores = _score_sentences(home, [text for _, text in candidates], question)
+    ranked = sorted(
+        zip(candidates, scores, strict=True),
+        key=lambda entry: -entry[1] - _voice(entry[0][0], hits[:6], question),
+    )
+    best = ranked[0][1]
+    tz = zone(home.settings.memory.timezone)
+    chosen: list[tuple[Hit, dict[str, Any]]] = []
+    for (hit, text), score in ranked:
+        if len(chosen) == limit or score < 0.6 * best:
+            break
+        if any(text in quote["text"] or quote["text"] in text for _, quote in chosen):
+            continue
+        quote = {"text": text, "day": day(hit.at_ms, tz), "who": who(hit), "uid": hit.uid,
+                 "score": round(score, 4)}  # fmt: skip
+        chosen.append((hit, quote))
+    chosen.sort(key=lambda pair: pair[0].at_ms or 0)
+    return [quote for _, quote in chosen]
+
+
+def _quotable(text: str) -> list[str]:
+    """Cut into sentences; a very short one is joined to the next, so that quotes say something."""
+    found: list[str] = []
+    carry = ""
+    for sentence in sentences(text):
+        carry += sentence
+        if len(carry.split()) >= 4:
+            found.append(carry)
+            carry = ""
+    if carry.strip():
+        found.append(carry)
+    return [piece for piece in found if piece.strip(" -*#[]…\n")]
+
+
+def _voice(hit: Hit, hits: Sequence[Hit], question: str) -> float:
+    """Prefer the person's own words, what recall ranked high, and, of what changed, the newest."""
+    own = {"user": 0.06, "document": 0.03}.get(hit.role, 0.0)
+    own += 0.08 * (1 - hits.index(hit) / len(hits))
+    if not ASKS_EARLIER.search(question):
+        older = sum((other.at_ms or 0) < (hit.at_ms or 0) for other in hits)
+        own += 0.08 * older / len(hits)
+    return own
+
+
+def _score_sentences(home: Home, texts: Sequence[str], question: str) -> list[float]:
+    asked = stems(question)
+    shared = [
+        len(asked & {stem(word) for word in words(text)}) / max(len(asked), 1) for text in texts
+    ]
+    space = home.space()
+    embedder = None if space is None else home.embedder_for(space)
+    if embedder is None:
+        return shared
+    query = embedder.embed([question], "query")[0]
+    near = embedder.embed([text[:400] for text in texts], "document") @ query
+    return [0.4 * s + 0.6 * float(n) for s, n in zip(shared, near, strict=True)]
+
+
+def quote_lead(quotes: Sequence[Mapping[str, Any]]) -> str:
+    """Say what was said, with its date: the part of an answer that is true by construction."""
+    lines = []
+    for quote in quotes:
+        said = "you said" if quote["who"] == "the person" else quote["who"]
+        when = "" if quote["day"] == "undated" else f"{quote['day']}, "
+        lines.append(f"{when}{said}: “{quote['text']}”")
+    return "\n".join(lines)
+
+
+# --- the answer ---------------------------------------------------------------------------------
+
+
+async def _answer(home: Home, turn: _Turn, engine: Engine) -> AsyncGenerator[str, None]:
+    if not turn.known and about_the_person(turn.asked.question) and not turn.asked.conversation:
+        yield "I don't know that about you: nothing that you told me bears on it."
+        return
+    if turn.quotes:
+        yield quote_lead(turn.quotes)
+    settings = home.settings.engine
+    temperature = turn.asked.temperature
+    options = Options(
+        max_tokens=turn.context.tokens["answer"],
+        temperature=settings.temperature if temperature is None else temperature,
+        think=settings.think,
+    )
+    if engine.name == "echo" and turn.quotes:
+        # The quotations are the answer; given nothing more, the echo only says what it is.
+        yield "\n\n"
+        pieces = _stream(turn, engine, (), options)
+    elif turn.small and turn.known:
+        pieces = _supported(turn, engine, options)
+    else:
+        pieces = _stream(turn, engine, turn.context.messages, options)
+    async with aclosing(pieces):
+        async for piece in pieces:
+            yield piece
+
+
+async def _stream(
+    turn: _Turn, engine: Engine, messages: Sequence[ChatMessage], options: Options
+) -> AsyncGenerator[str, None]:
+    stream = engine.stream(messages, options)
+    try:
+        async for chunk in stream:
+            if chunk.usage is not None:
+                turn.usage = chunk.usage
+            if chunk.text:
+                yield chunk.text
+    finally:
+        await stream.aclose()  # type: ignore[attr-defined]
+
+
+async def _supported(turn: _Turn, engine: Engine, options: Options) -> AsyncGenerator[str, None]:
+    """Pass on the first sentence of a small model whose names and numbers stand in the notes.
+
+    It is asked for one; what such a model adds to it is repetition. So the stream ends there.
+    """
+    ground = " ".join((turn.asked.question, *(hit.text for hit in turn.context.used)))
+    asked = content_words(turn.asked.question)
+    held = ""
+    stream = _stream(turn, engine, turn.context.messages, options)
+    try:
+        async for piece in stream:
+            held += piece
+            *whole, held = sentences(held) or [""]
+            for sentence in whole:
+                if supported(sentence, ground) and not set(content_words(sentence)) <= set(asked):
+                    yield ("\n\n" if turn.quotes else "") + sentence.strip()
+                    return
+                if sentence.strip():
+                    turn.withheld.append(sentence)
+            if len(turn.withheld) >= SMALL_TRIES:
+                return
+        if held.strip():
+            turn.withheld.append(held)
+    finally:
+        await stream.aclose()
+
+
+def supported(sentence: str, ground: str) -> bool:
+    """Tell whether every number, name and rare word of a sentence stands in the ground text.
+
+    A sentence whose content words are mostly absent from the ground is not supported either.
+    """
+    if not sentence.strip():
+        return True
+    have = {stem(word) for word in words(ground)}
+    tokens = re.findall(r"\w+", sentence)
+    for place, token in enumerate(tokens):
+        named = token[0].isupper() and place > 0
+        if (named or token[0].isdigit()) and stem(token.lower()) not in have:
+            return False
+    content = content_words(sentence)
+    missing = [word for word in content if stem(word) not in have]
+    return len(missing) <= len(content) // 3
+
+
+def about_the_person(question: str) -> bool:
+    """Tell whether a question speaks in the first person."""
+    return not FIRST_PERSON.isdisjoint(words(question))
+
+
+def is_question(text: str) -> bool:
+    """Tell whether a message only asks: such a message is kept, and not recalled later."""
+    pieces = [piece.strip() for piece in sentences(text) if piece.strip()]
+    return bool(pieces) and all(piece.rstrip("\"'”)").endswith(("?", "？")) for piece in pieces)
+
+
+# --- after --------------------------------------------------------------------------------------
+
+
+def _store(conn: apsw.Connection, turn: _Turn, engine: Engine, state: str, took_ms: float) -> int:
+    """Write the turn, its usage and its receipt. Returns the receipt's number."""
+    key, stamp = uuid.uuid4().hex[:16], now_ms()
+    recall = turn.asked.surface == "chat" and not is_question(turn.asked.question)
+    asked = Record("message", turn.conversation, f"{key}:q", "user", text=turn.asked.question,
+                   at_ms=turn.started_ms, seq=-1, recall=recall,
+                   meta={"surface": turn.asked.surface})  # fmt: skip
+    answered = Record("message", turn.conversation, f"{key}:a", "assistant", text=turn.answer,
+                      at_ms=stamp, seq=-1, recall=False,
+                      meta={"surface": turn.asked.surface, "model": engine.model})  # fmt: skip
+    conversation = archive.put_conversation(conn, SOURCE, asked, stamp)
+    question_id, _, _ = archive.put(conn, conversation, asked, stamp)
+    answer_id: int | None = None
+    if turn.answer:
+        answer_id, _, _ = archive.put(conn, conversation, answered, stamp)
+    if recall and memory.add_items(conn, [question_id]):
+        from knowme import jobs
+
+        jobs.enqueue(conn, "reindex", {}, unique_key="reindex")
+    usage = turn.usage or Usage(model=engine.model, total_ms=took_ms)
+    conn.execute(
+        "INSERT INTO answers(conversation_id, question_id, answer_id, surface, state, model, usage,"
+        " receipt, asked_ms, took_ms) VALUES(?,?,?,?,?,?,?,?,?,?)",
+        (
+            conversation, question_id, answer_id, turn.asked.surface, state, engine.model,
+            json.dumps(asdict(usage)), json.dumps(_receipt(turn, engine), ensure_ascii=False),
+            turn.started_ms, took_ms,
+        ),
+    )  # fmt: skip
+    return conn.last_insert_rowid()
+
+
+def _receipt(turn: _Turn, engine: Engine) -> dict[str, Any]:
+    return {
+        "engine": engine.name,
+        "local": engine.local,
+        "known": turn.known,
+        "relevance": round(turn.relevance, 4),
+        "threshold": round(turn.threshold, 4),
+        "tokens": dict(turn.context.tokens),
+        "used": [
+            {
+                "uid": hit.uid, "text": hit.text, "at": iso(hit.at_ms), "who": who(hit),
+                "conversation": hit.conversation, "origin": hit.origin,
+                "score": round(hit.score, 4), "why": dict(hit.why),
+            }
+            for hit in turn.context.used
+        ],
+        "dropped": [asdict(dropped) for dropped in turn.context.dropped],
+        "quotes": turn.quotes,
+        "withheld": turn.withheld,
+        "prompt": [asdict(message) for message in turn.context.messages],
+        "error": turn.error,
+    }  # fmt: skip
+
+
+def why(home: Home, which: str = "last") -> dict[str, Any]:
+    """Return the receipt of an answer by its number, or of the last one.
+
+    Raises NotFoundError.
+    """
+    numeric = which.isascii() and which.isdigit() and len(which) < 18
+    if which != "last" and not numeric:
+        raise InputError(f"{which!r} is not the number of an answer.", "Use a number, or: last")
+    with home.db.read() as conn:
+        found = rows(
+            conn,
+            "SELECT a.id, c.external_id, q.text, coalesce(r.text, ''), a.surface, a.state, a.model,"
+            " a.usage, a.receipt, a.asked_ms, a.took_ms FROM answers a"
+            " JOIN conversations c ON c.id = a.conversation_id"
+            " JOIN messages q ON q.id = a.question_id"
+            " LEFT JOIN messages r ON r.id = a.answer_id WHERE ? = 'last' OR a.id = ?"
+            " ORDER BY a.id DESC LIMIT 1",
+            (which, int(which) if numeric else 0),
+        )
+    if not found:
+        raise NotFoundError(f"There is no answer {which}.", "Ask something first: knowme ask ...")
+    (number, conversation, question, answer, surface, state, model, usage, receipt, at, took) = (
+        found[0]
+    )
+    return {
+        "receipt_id": number, "conversation": conversation, "question": question, "answer": answer,
+        "surface": surface, "state": state, "model": model, "asked": iso(at), "took_ms": took,
+        "usage": json.loads(usage), **json.loads(receipt),
+    }  # fmt: skip

@@ -1,0 +1,283 @@
+"""The one composition root: opens a home folder and wires the parts together.
+
+Promises: parts are built when they are first used, from the settings, and say why they cannot be.
+``search`` uses the vectors that serve now; a changed embedder never mixes with the old one's.
+Refuses to know: how a part works.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from knowme import config as config_module
+from knowme import plugins
+from knowme.config import Config, Settings
+from knowme.db import Database
+from knowme.errors import ConfigError, HomeError, KnowmeError, ModelError
+from knowme.types import Hit, Query
+
+if TYPE_CHECKING:
+    from knowme.follow import Follower
+    from knowme.memory import Space
+    from knowme.seams import Embedder, Engine, VectorIndex
+    from knowme.search import Searcher
+
+FOLDERS = ("archive", "runs", "backups", "index")
+
+
+def home_path(flag: str | None = None) -> Path:
+    """Return the home folder: the flag, else KNOWME_HOME, else ~/.knowme."""
+    return Path(flag or os.environ.get("KNOWME_HOME") or "~/.knowme").expanduser().absolute()
+
+
+def now_ms() -> int:
+    """Return the time, in milliseconds since the epoch."""
+    import time
+
+    return int(time.time() * 1000)
+
+
+class Home:
+    """An opened home. Thread-safe. A context manager; close it when done."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path = path
+        self.config = config
+        self.settings: Settings = config.settings
+        self.db = Database(path / "memory.db", durability=self.settings.memory.durability)  # type: ignore[arg-type]
+        self._lock = threading.RLock()
+
+    @classmethod
+    def create(cls, path: Path) -> None:
+        """Make the home at ``path``, mode 0700. On a home it mends what is missing.
+
+        Raises HomeError when the folder holds something else, or cannot be written.
+        """
+        ours = (path / "config.yaml").exists() or (path / "memory.db").exists()
+        if path.exists() and not path.is_dir():
+            raise HomeError(f"{path} is not a folder.", "Name another: --home PATH")
+        if path.exists() and not ours and any(path.iterdir()):
+            raise HomeError(f"{path} holds something else.", "Name an empty folder: --home PATH")
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.chmod(0o700)
+            for name in FOLDERS:
+                (path / name).mkdir(mode=0o700, exist_ok=True)
+            settings = path / "config.yaml"
+            if not settings.exists():
+                partial = path / ".config.yaml.partial"
+                partial.write_text(config_module.render_yaml(), encoding="utf-8")
+                partial.chmod(0o600)
+                partial.replace(settings)
+        except OSError as error:
+            raise HomeError(
+                f"{path} cannot be made: {error.strerror}.", "Name another: --home PATH"
+            ) from error
+        Database(path / "memory.db").close()
+        (path / "memory.db").chmod(0o600)
+
+    @classmethod
+    def open(cls, path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Home:
+        """Open the home. Raises HomeError when there is none, ConfigError, StoreError."""
+        where = path or home_path()
+        if not (where / "config.yaml").exists() and not (where / "memory.db").exists():
+            raise HomeError(f"There is no knowme home at {where}.", "Make one: knowme init")
+        return cls(where, config_module.load(where, overrides))
+
+    # --- parts -----------------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> Engine:
+        """The model that answers, as configured or detected."""
+        with self._lock:
+            if self._engine is None:
+                kind, settings = self._detect_engine(), asdict(self.settings.engine)
+                self._engine = plugins.find("engines", kind)(**{**settings, "kind": kind})
+            assert self._engine is not None
+            return self._engine
+
+    _engine: Engine | None = None
+
+    def _detect_engine(self) -> str:
+        settings = self.settings.engine
+        if settings.kind != "auto":
+            return settings.kind
+        if _ollama_has_models(settings.url or "http://127.0.0.1:11434", settings.model):
+            return "ollama"
+        return "llamacpp" if _packaged("chat", settings.model) else "echo"
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """The configured embedder, or None."""
+        with self._lock:
+            if self._embedder is None:
+                spec = self.embedder_spec()
+                if spec["kind"] != "none":
+                    self._embedder = self._build_embedder(spec)
+            return self._embedder
+
+    _embedder: Embedder | None = None
+
+    def embedder_spec(self) -> dict[str, Any]:
+        """Return the settings that make the configured embedder, without secrets."""
+        spec = asdict(self.settings.embedder)
+        del spec["api_key"], spec["threads"]
+        if spec["kind"] == "auto":
+            spec["kind"] = _detect_embedder(spec["model"])
+        return spec
+
+    def _build_embedder(self, spec: Mapping[str, Any]) -> Embedder:
+        settings = self.settings.embedder
+        more = {"api_key": settings.api_key, "threads": settings.threads}
+        return plugins.find("embedders", spec["kind"])(**{**spec, **more})  # type: ignore[no-any-return]
+
+    def space(self) -> Space | None:
+        """Return the embedder's space whose vectors serve, or None."""
+        from knowme import memory
+
+        with self.db.read() as conn:
+            return memory.serving(conn)
+
+    def embedder_for(self, space: Space) -> Embedder | None:
+        """Return the embedder that made these vectors: the configured one, or the old one rebuilt.
+
+        None when it cannot be made any more: then only words are searched.
+        """
+        with self._lock:
+            configured = self.embedder
+            if _is(configured, space.fingerprint):
+                return configured
+            if not _is(self._old_embedder, space.fingerprint):
+                try:
+                    self._old_embedder = self._build_embedder(space.spec)
+                except KnowmeError:
+                    return None
+            return self._old_embedder if _is(self._old_embedder, space.fingerprint) else None
+
+    _old_embedder: Embedder | None = None
+
+    def index(self, space: Space) -> VectorIndex:
+        """Return the vector index of this space, filled and up to date with memory.db."""
+        from knowme.follow import Follower
+
+        with self._lock:
+            if self._follower is None or self._follower.space.fingerprint != space.fingerprint:
+                if self._follower is not None:
+                    self._follower.close()
+                kind = self.settings.index.kind
+                self._follower = Follower(self.db, self.path / "index", kind, space)
+            follower = self._follower
+        return follower.caught_up()
+
+    _follower: Follower | None = None
+
+    @cached_property
+    def _searcher(self) -> Searcher:
+        from knowme.search import Searcher
+
+        return Searcher(self)
+
+    def search(self, query: Query) -> list[Hit]:
+        """Recall. See search.Searcher.search."""
+        return self._searcher.search(query)
+
+    def threshold(self) -> float:
+        """Return the relevance under which nothing counts as known, measured for the embedder."""
+        return self._searcher.threshold()
+
+    def close(self) -> None:
+        """Free every part that was built. Idempotent."""
+        for embedder in (self._embedder, self._old_embedder):
+            if embedder is not None:
+                with suppress(ModelError):
+                    embedder.close()
+        self._embedder = self._old_embedder = None
+        if self._engine is not None:
+            _finish(self._engine)
+            self._engine = None
+        if self._follower is not None:
+            self._follower.close()
+            self._follower = None
+        self.db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _is(embedder: Embedder | None, fingerprint: str) -> bool:
+    """Tell whether this embedder makes these vectors; a server that is down cannot say so."""
+    try:
+        return embedder is not None and embedder.fingerprint == fingerprint
+    except ModelError:
+        return False
+
+
+def _finish(engine: Engine) -> None:
+    """Close an engine from wherever we are: engines are asynchronous, homes are not."""
+    import asyncio
+    import threading
+
+    def run() -> None:
+        with suppress(ModelError, OSError, RuntimeError):
+            asyncio.run(engine.aclose())
+
+    closing = threading.Thread(target=run, name="knowme-close")
+    closing.start()
+    closing.join(timeout=10)
+
+
+def _packaged(kind: Literal["chat", "embedding"], model: str) -> bool:
+    """Tell whether the embedded runtime and the model are on this machine."""
+    from importlib.util import find_spec
+
+    from knowme import modelstore
+
+    if find_spec("xllamacpp") is None:
+        return False
+    try:
+        modelstore.find(model, kind)
+    except KnowmeError:
+        return False
+    return True
+
+
+def _detect_embedder(model: str) -> str:
+    from importlib.util import find_spec
+
+    if _packaged("embedding", model):
+        return "local"
+    return "static" if find_spec("wordllama") is not None else "hashing"
+
+
+def _ollama_has_models(url: str, model: str) -> bool:
+    """Ask a server on this machine, briefly, whether it is an Ollama with a chat model to use."""
+    import httpx
+
+    try:
+        reply = httpx.get(f"{url.rstrip('/')}/api/tags", timeout=0.3, trust_env=False)
+        names = [entry["name"] for entry in reply.json()["models"]]
+    except (httpx.HTTPError, json.JSONDecodeError, KeyError, TypeError, ValueError):
+        return False
+    if model:
+        return any(name == model or name.split(":")[0] == model for name in names)
+    return any("embed" not in name for name in names)
+
+
+__all__ = ["ConfigError", "Home", "home_path", "now_ms"]

@@ -1,0 +1,91 @@
+import asyncio
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from knowme.ask import Asked, ask
+from knowme.db import rows
+from knowme.errors import HomeError
+from knowme.export import export
+from knowme.home import Home
+from knowme.sync import import_path, ingest, store
+from knowme.types import Query, Record
+
+OFFLINE = {"embedder.kind": "hashing", "engine.kind": "echo"}
+
+
+def kept(home) -> list[tuple]:
+    """All of the archive, without our own numbers and clocks."""
+    with home.db.read() as conn:
+        return sorted(
+            rows(
+                conn,
+                "SELECT c.source, c.external_id, c.kind, c.title, m.external_id, m.version, m.seq,"
+                " m.role, m.speaker, m.text, coalesce(m.raw, ''), coalesce(m.at_ms, -1), m.origin,"
+                " m.meta, m.recall, m.retired_ms IS NULL FROM messages m"
+                " JOIN conversations c ON c.id = m.conversation_id",
+            )
+        )
+
+
+def fresh(folder) -> Home:
+    Home.create(folder)
+    return Home.open(folder, OFFLINE)
+
+
+def test_an_export_read_back_is_the_same_archive(home, tmp_path) -> None:
+    ingest(home, ["Lisbon, rua da Rosa", "a second text"], [{"topic": "home"}, {}], ["1", "2"])
+    ingest(home, ["Lisbon no more: Porto"], None, ["1"])
+    store(home, "openclaw", [
+        (Record("message", "s", "a", "user", "Ana", "olá", '{"raw": 1}', 1000, 1, "f:1"), None),
+        (Record("message", "s", "b", "assistant", "", "hello", None, None, 2, title="T"), None),
+        (Record("message", "s", "c", "user", "", "gone", None, 5, 3), None),
+        (Record("removed", "s", "c"), None),
+        (Record("message", "s", "d", "tool", "", "tool output", recall=False), None),
+    ])  # fmt: skip
+    asyncio.run(_ask(home))
+    counts = export(home, tmp_path / "out")
+    with fresh(tmp_path / "copy") as copy:
+        import_path(copy, tmp_path / "out", "knowme")
+        assert kept(copy) == kept(home)
+        found = [hit.text for hit in copy.search(Query("Lisbon Porto"))]
+        assert found[0] == "Lisbon no more: Porto"
+    assert counts["messages"] == len(kept(home))
+
+
+async def _ask(home) -> None:
+    async for _ in ask(home, Asked("Where is Lisbon?")):
+        pass
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=80).filter(str.strip)
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(texts, min_size=1, max_size=6))
+def test_any_text_survives_export_and_import(tmp_path_factory, some) -> None:
+    folder = tmp_path_factory.mktemp("trip")
+    with fresh(folder / "a") as first, fresh(folder / "b") as second:
+        ingest(first, some, None, [str(n) for n in range(len(some))])
+        export(first, folder / "out")
+        import_path(second, folder / "out", "knowme")
+        assert kept(second) == kept(first)
+
+
+def test_an_export_has_a_page_for_people(home, tmp_path) -> None:
+    store(home, "openclaw", [(Record("message", "s/../../x", "a", "user", "", "hi there"), None)])
+    export(home, tmp_path / "out")
+    pages = list((tmp_path / "out" / "markdown").rglob("*.md"))
+    assert len(pages) == 1 and "hi there" in pages[0].read_text(encoding="utf-8")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["format"] == "knowme-export"
+
+
+def test_an_export_never_overwrites(home, tmp_path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(HomeError, match="exists already"):
+        export(home, tmp_path / "out")
