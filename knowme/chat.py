@@ -1,0 +1,194 @@
+"""A conversation in the terminal.
+
+Promises: answers stream; Ctrl-C stops the answer, which is kept as far as it went, and never the
+conversation; Ctrl-D or /quit leaves; the lines typed are kept in the home, readable by its owner
+only; without a terminal it reads lines from stdin and does the same.
+Refuses to know: how an answer comes about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from knowme import console
+from knowme.commands.recall import answer, print_hits, print_receipt
+from knowme.console import bold, dim, say
+from knowme.errors import KnowmeError
+
+if TYPE_CHECKING:
+    from knowme.ask import Started
+    from knowme.home import Home
+
+HISTORY = "chat_history"
+
+
+@dataclass
+class Talk:
+    """One conversation and what its commands need."""
+
+    home: Home
+    runner: asyncio.Runner
+    conversation: str
+    started: Started | None = None
+    over: bool = False
+
+    def ask(self, question: str) -> None:
+        """Answer one question; Ctrl-C stops this answer only."""
+        from knowme.ask import Asked
+
+        asked = Asked(question, conversation=self.conversation, surface="chat")
+        try:
+            self.started, _ = self.runner.run(answer(self.home, asked))
+            self._rests_on(self.started)
+        except KeyboardInterrupt:
+            say()
+            console.note(dim("stopped; what was said so far is kept"))
+        say()
+
+    def _rests_on(self, started: Started) -> None:
+        from knowme.times import day, zone
+
+        if started.sources:
+            tz = zone(self.home.settings.memory.timezone)
+            said = [f"{day(hit.at_ms, tz)} {hit.source}" for hit in started.sources]
+            named = ", ".join(dict.fromkeys(said))
+            say(dim(console.short(f"from {named}", console.width() - 18) + "  (/sources, /why)"))
+
+    def why(self, rest: str) -> None:
+        """Why the last answer (or answer N) is as it is."""
+        from knowme.ask import why
+
+        print_receipt(why(self.home, rest or "last"))
+
+    def sources(self, rest: str) -> None:
+        """What the last answer rests on, in full."""
+        from knowme.times import zone
+
+        del rest
+        if self.started is None:
+            console.note("Nothing was asked yet.")
+        else:
+            print_hits(self.started.sources, zone(self.home.settings.memory.timezone))
+
+    def search(self, rest: str) -> None:
+        """Find what was said: /search heating."""
+        from knowme.times import zone
+        from knowme.types import Query
+
+        settings = self.home.settings
+        hits = self.home.search(Query(rest, top_k=min(5, settings.search.top_k)))
+        print_hits(hits, zone(settings.memory.timezone))
+        if not hits:
+            console.note("Nothing was found.")
+
+    def new(self, rest: str) -> None:
+        """Begin another conversation: what was said here is no longer in view."""
+        del rest
+        self.conversation = _fresh()
+        self.started = None
+        console.note(dim("a new conversation"))
+
+    def model(self, rest: str) -> None:
+        """Who answers."""
+        del rest
+        engine = self.home.engine
+        say(f"{engine.model} ({engine.name})")
+
+    def help(self, rest: str) -> None:
+        """This list."""
+        del rest
+        for name, does in COMMANDS.items():
+            say(f"  {bold('/' + name):<20} {does.__doc__}")
+        say("  Ctrl-C stops an answer, Ctrl-D leaves.")
+
+    def quit(self, rest: str) -> None:
+        """Leave."""
+        del rest
+        self.over = True
+
+
+COMMANDS: dict[str, Callable[[Talk, str], None]] = {
+    "help": Talk.help,
+    "why": Talk.why,
+    "sources": Talk.sources,
+    "search": Talk.search,
+    "new": Talk.new,
+    "model": Talk.model,
+    "quit": Talk.quit,
+}
+
+
+def _fresh() -> str:
+    return f"chat-{uuid.uuid4().hex[:12]}"
+
+
+def run(home: Home, conversation: str = "") -> None:
+    """Talk until the person leaves. Raises KnowmeError only before the first question."""
+    engine = home.engine
+    with asyncio.Runner() as runner:
+        talk = Talk(home, runner, conversation or _fresh())
+        console.note(dim(f"{engine.model} ({engine.name}). /help lists the commands."))
+        for line in _lines(home.path / HISTORY):
+            if text := line.strip():
+                _do(talk, text)
+            if talk.over:
+                break
+        runner.run(engine.aclose())
+    console.note(
+        dim(f"To go on with this conversation: knowme chat --continue {talk.conversation}")
+    )
+
+
+def _do(talk: Talk, text: str) -> None:
+    name, _, rest = text[1:].partition(" ")
+    try:
+        if not text.startswith("/"):
+            talk.ask(text)
+        elif does := COMMANDS.get(name.lower()):
+            does(talk, rest.strip())
+        else:
+            console.note(f"There is no /{console.short(name, 40)}. /help lists the commands.")
+    except KnowmeError as error:
+        console.error(error.message, error.hint)
+
+
+def _lines(history: Path) -> Iterator[str]:
+    """Yield what is typed, until Ctrl-D. Ctrl-C at the prompt clears the line."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        for line in sys.stdin:
+            say(f"> {console.clean(line.rstrip())}")
+            yield line
+        return
+    read = _prompt(history)
+    while True:
+        try:
+            yield read()
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            return
+
+
+def _prompt(history: Path) -> Callable[[], str]:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
+    from prompt_toolkit.completion import WordCompleter
+    from prompt_toolkit.history import FileHistory
+
+    os.close(os.open(history, os.O_CREAT | os.O_WRONLY, 0o600))
+    history.chmod(0o600)
+    session: PromptSession[Any] = PromptSession(
+        history=FileHistory(str(history)),
+        auto_suggest=AutoSuggestFromHistory(),
+        completer=WordCompleter([f"/{name}" for name in COMMANDS], sentence=True),
+        complete_while_typing=False,
+        reserve_space_for_menu=4,
+    )
+    return lambda: str(session.prompt("> "))

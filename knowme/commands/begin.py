@@ -1,0 +1,258 @@
+"""init, sync, import-file, models, doctor: the commands of the first minutes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from knowme import console
+from knowme.commands import State, cli, command
+from knowme.console import bold, dim, note, say
+
+if TYPE_CHECKING:
+    from knowme.config import SourceSettings
+    from knowme.types import Counts
+
+IMPORTS = ("auto", "markdown", "knowme", "openclaw")
+
+
+# --- init -----------------------------------------------------------------------------------------
+
+
+@command(cli, "init")
+@click.option("--no-detect", is_flag=True, help="Do not look for what there is to read.")
+@click.option("--name", help="Your name, as the answers should say it.")
+def init(state: State, no_detect: bool, name: str | None) -> None:
+    """Make a home, and find what there is to read."""
+    from knowme import config, configfile
+    from knowme.home import Home
+
+    path = state.path
+    new = not (path / "config.yaml").exists()
+    Home.create(path)
+    say(f"{console.good('home')}  {path}  {'(made)' if new else '(was there)'}")
+    if name:
+        config.set_value(path, "name", name)
+    configured = config.load(path).settings.sources
+    if not configured and not no_detect:
+        for source in detect():
+            configfile.add_source(path, source)
+            say(f"{console.good('found')} {source.path}: written into config.yaml")
+        configured = config.load(path).settings.sources
+    for source in configured:
+        say(f"{dim('reads')} {source.name}: {source.kind}, {source.path}")
+    say()
+    say("Next:")
+    for step, why in _next_steps(path, bool(configured)):
+        say(f"  {bold(step):<44} {dim(why)}" if sys.stdout.isatty() else f"  {step:<40} {why}")
+
+
+def detect() -> list[SourceSettings]:
+    """Return the sources found on this machine that knowme can read, ready to be configured."""
+    from knowme.config import SourceSettings
+
+    folder = os.environ.get("OPENCLAW_STATE_DIR") or "~/.openclaw"
+    return [SourceSettings("openclaw", folder)] if Path(folder).expanduser().is_dir() else []
+
+
+def _next_steps(path: Path, sources: bool) -> list[tuple[str, str]]:
+    from importlib.util import find_spec
+
+    from knowme import modelstore
+
+    home = "" if str(path) == str(Path("~/.knowme").expanduser()) else f" --home {path}"
+    if os.environ.get("KNOWME_HOME"):
+        home = ""
+    steps = []
+    if find_spec("xllamacpp") is None:
+        steps.append(("pip install 'knowme[local]'", "what runs models (or use Ollama)"))
+    if not any(model.installed for model in modelstore.catalogue()):
+        steps.append(("knowme models pull", "the embedded models, 125 MB"))
+    if not sources:
+        steps.append((f"knowme{home} config add markdown ~/notes", "name what it should read"))
+    steps.append((f"knowme{home} sync", "read it"))
+    steps.append((f'knowme{home} ask "..."', "ask"))
+    return steps
+
+
+# --- sync -----------------------------------------------------------------------------------------
+
+
+@command(cli, "sync", json=True)
+@click.argument("sources", nargs=-1)
+def sync(state: State, sources: Sequence[str], as_json: bool) -> None:
+    """Read what is new in your sources, or in those named. Safe to interrupt."""
+    from knowme import config
+
+    configured = config.load(state.path).settings.sources
+    if not configured:
+        _offer(state)
+    from knowme import sync as reader
+
+    with state.open() as home, console.Progress() as line:
+
+        def tell(name: str, counts: Counts) -> None:
+            line.tell(f"{name}: {console.counts_line(counts)}")
+
+        done = reader.sync(home, sources, tell)
+        pending = reader.pending(home)
+    if as_json:
+        console.say_json(
+            {
+                "sources": {name: console.counts_json(counts) for name, counts in done.items()},
+                "pending": pending,
+            }
+        )
+    else:
+        for name, counts in done.items():
+            console.print_counts(name, counts)
+        if pending:
+            note(f"{pending:,} items have no vector yet (their words are found): knowme reindex")
+    if failed := [name for name, counts in done.items() if counts.skipped.get("source")]:
+        note(console.bad(f"{', '.join(failed)} could not be read."))
+        raise click.exceptions.Exit(1)
+
+
+def _offer(state: State) -> None:
+    """With nothing configured, offer what was detected; else say how to name something."""
+    from knowme import configfile
+    from knowme.errors import ConfigError, HomeError
+
+    if not (state.path / "config.yaml").exists():
+        raise HomeError(f"There is no knowme home at {state.path}.", "Make one: knowme init")
+    found = detect()
+    if not found:
+        raise ConfigError(
+            "No source is configured, and there is no ~/.openclaw.",
+            "Name one: knowme config add markdown ~/notes",
+        )
+    source = found[0]
+    add = f"knowme config add {source.kind} {source.path}"
+    note(f"No source is configured. {source.path} is there (OpenClaw).")
+    if not sys.stdin.isatty() or not click.confirm("Read it, now and at each sync?", err=True):
+        raise ConfigError("No source is configured.", f"Run: {add}")
+    configfile.add_source(state.path, source)
+
+
+@command(cli, "import-file", json=True)
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.option("--kind", type=click.Choice(IMPORTS), default="auto", help="What it holds.")
+def import_file(state: State, path: Path, kind: str, as_json: bool) -> None:
+    """Read one file or folder, once.
+
+    Notes, an export of knowme, a session or a copy of a home of OpenClaw.
+    """
+    from knowme import sync as reader
+
+    kind = guess_kind(path) if kind == "auto" else kind
+    with state.open() as home, console.Progress() as line:
+        counts = reader.import_path(
+            home, path, kind, lambda counts: line.tell(console.counts_line(counts))
+        )
+    if as_json:
+        console.say_json({"path": str(path), "kind": kind, **console.counts_json(counts)})
+    else:
+        console.print_counts(f"{path} ({kind})", counts)
+
+
+def guess_kind(path: Path) -> str:
+    """Say what a path holds, by its layout: openclaw, knowme (an export) or markdown."""
+    if path.is_dir():
+        if (path / "agents").is_dir() or (path / "openclaw.json").exists():
+            return "openclaw"
+        if (path / "messages.jsonl").exists() or (path / "knowme.json").exists():
+            return "knowme"
+        if any(path.glob("*.jsonl")) and not any(path.glob("*.md")):
+            return "openclaw"
+    elif ".jsonl" in path.name or path.suffix == ".sqlite":
+        return "openclaw"
+    return "markdown"
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+@cli.group("models")
+def models() -> None:
+    """The models on this machine: list, pull, rm."""
+
+
+@command(models, "list", json=True)
+def models_list(state: State, as_json: bool) -> None:
+    """List the models that can be had, and those that are here."""
+    from dataclasses import asdict
+
+    from knowme import modelstore
+
+    rows = modelstore.catalogue()
+    if as_json:
+        found = [asdict(row) for row in rows]
+        console.say_json({"folder": str(modelstore.models_dir()), "models": found})
+        return
+    for row in rows:
+        here = console.good("here") if row.installed else dim("   -")
+        star = "*" if row.default else " "
+        size = console.size(row.size_bytes)
+        say(f"{here} {star} {bold(f'{row.name:<24}')} {row.kind:<10} {size:>9}  {row.licence}")
+        say(dim(f"         {row.about}"))
+    say()
+    say(dim(f"* comes with `knowme models pull`. They are kept in {modelstore.models_dir()}"))
+
+
+@command(models, "pull")
+@click.argument("name", required=False)
+def models_pull(state: State, name: str | None) -> None:
+    """Bring a model, or the default set for chat and embedding."""
+    from knowme import modelstore
+
+    with console.Progress() as line:
+
+        def tell(model: str, done: int, total: int) -> None:
+            line.tell(f"{model}: {console.size(done)} of {console.size(total)}")
+
+        paths = modelstore.pull(name, tell)
+    for path in paths:
+        say(f"{console.good('here')}  {path}")
+
+
+@command(models, "rm")
+@click.argument("name")
+def models_rm(state: State, name: str) -> None:
+    """Delete a model from this machine."""
+    from knowme import modelstore
+
+    modelstore.remove(name)
+    say(f"{name} is gone.")
+
+
+# --- doctor ---------------------------------------------------------------------------------------
+
+
+@command(cli, "doctor", json=True)
+def doctor(state: State, as_json: bool) -> None:
+    """Name what is missing or broken, and the command that mends it."""
+    from dataclasses import asdict
+
+    from knowme import doctor as surgery
+
+    findings = surgery.examine(state.path)
+    if as_json:
+        healthy = not any(finding.state == "broken" for finding in findings)
+        console.say_json({"healthy": healthy, "findings": [asdict(each) for each in findings]})
+    else:
+        marks: dict[str, Any] = {
+            "ok": console.good("ok    "),
+            "warn": console.warn("warn  "),
+            "broken": console.bad("broken"),
+        }
+        for finding in findings:
+            say(f"{marks[finding.state]}  {finding.name:<9} {console.clean(finding.found)}")
+            if finding.mend:
+                say(f"                  {dim('mend:')} {finding.mend}")
+    if any(finding.state == "broken" for finding in findings):
+        raise click.exceptions.Exit(1)

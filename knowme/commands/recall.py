@@ -1,0 +1,335 @@
+"""ask, chat, search, why: the commands that answer."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from knowme import console
+from knowme.commands import State, cli, command
+from knowme.console import bold, dim, say
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
+
+    from knowme.ask import Asked, Done, Started
+    from knowme.home import Home
+    from knowme.types import Hit, Query
+
+F = TypeVar("F", bound=Callable[..., Any])
+_AGO = re.compile(r"(\d{1,4})\s*([dwmy])")
+_DAYS = {"d": 1, "w": 7, "m": 30, "y": 365}
+
+
+def _filters(function: F) -> F:
+    """Add the options that narrow what is recalled."""
+    for option in (
+        click.option("--until", metavar="WHEN", help="Nothing said later: a date, or 7d, 3w, 6m."),
+        click.option("--since", metavar="WHEN", help="Nothing said earlier: a date, 7d, 3w, 6m."),
+        click.option("--conversation", "conversations", multiple=True, help="Only this one."),
+        click.option("--speaker", "speakers", multiple=True, help="Only what they said."),
+        click.option("--source", "sources", multiple=True, help="Only from this source."),
+        click.option("-k", "--top-k", type=click.IntRange(1, 1000), help="How many at most."),
+    ):
+        function = option(function)
+    return function
+
+
+def when(text: str | None, zone: tzinfo | None, *, end: bool = False) -> int | None:
+    """Return milliseconds from a date, a time, or "7d" (days, weeks, months, years ago).
+
+    A date without a time means its first moment in ``zone``, with ``end`` its last.
+    Raises InputError.
+    """
+    from datetime import datetime, timedelta
+
+    from knowme.errors import InputError
+
+    if not text:
+        return None
+    now = datetime.now(zone)
+    if match := _AGO.fullmatch(text.strip().lower()):
+        return int((now - timedelta(days=int(match[1]) * _DAYS[match[2]])).timestamp() * 1000)
+    try:
+        at = datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise InputError(
+            f"{text!r} is not a date.", "Use 2026-03-01, 2026-03-01T18:00, or 7d, 3w, 6m, 1y."
+        ) from error
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=zone)
+    if end and len(text.strip()) <= 10:
+        at += timedelta(days=1) - timedelta(milliseconds=1)
+    return int(at.timestamp() * 1000)
+
+
+def _narrowed(home: Home, given: Mapping[str, Any]) -> dict[str, Any]:
+    from knowme.times import zone
+
+    tz = zone(home.settings.memory.timezone)
+    return {
+        "sources": tuple(given["sources"]),
+        "speakers": tuple(given["speakers"]),
+        "conversations": tuple(given["conversations"]),
+        "since_ms": when(given["since"], tz),
+        "until_ms": when(given["until"], tz, end=True),
+    }
+
+
+def read_words(words: Sequence[str]) -> str:
+    """Return the words of a command line as one text; a single "-" reads stdin."""
+    return sys.stdin.read() if tuple(words) == ("-",) else " ".join(words)
+
+
+# --- search ---------------------------------------------------------------------------------------
+
+
+@command(cli, "search", json=True)
+@click.argument("query", nargs=-1, required=True)
+@_filters
+@click.option("--kind", "kinds", multiple=True, help="Only this kind: message or section.")
+@click.option("--neighbours", type=click.IntRange(0, 20), help="Messages shown on each side.")
+def search(state: State, query: Sequence[str], as_json: bool, **given: Any) -> None:
+    """Find what was said, with its date and why it was found."""
+    from knowme.times import zone
+    from knowme.types import Query
+
+    with state.open() as home:
+        settings = home.settings.search
+        neighbours = settings.neighbours if given["neighbours"] is None else given["neighbours"]
+        wanted = Query(
+            read_words(query),
+            top_k=given["top_k"] or settings.top_k,
+            kinds=tuple(given["kinds"]),
+            neighbours=neighbours,
+            **_narrowed(home, given),
+        )
+        hits = home.search(wanted)
+        if as_json:
+            found = [console.hit_json(hit) for hit in hits]
+            console.say_json({"query": wanted.text, "results": found, "count": len(found)})
+            return
+        print_hits(hits, zone(home.settings.memory.timezone))
+        if not hits:
+            console.note(_nothing(home, wanted))
+
+
+def _nothing(home: Home, wanted: Query) -> str:
+    from knowme.sync import totals
+
+    if not totals(home)["items"]:
+        return "Nothing is remembered yet. Read your sources first: knowme sync"
+    narrowed = wanted.sources or wanted.speakers or wanted.conversations or wanted.kinds
+    if narrowed or wanted.since_ms is not None or wanted.until_ms is not None:
+        return "Nothing was found within these filters."
+    return "Nothing was found."
+
+
+def print_hits(hits: Sequence[Hit], zone: tzinfo | None) -> None:
+    """Print hits: date and speaker, the words, their neighbours, and why each was found."""
+    for number, hit in enumerate(hits, 1):
+        if number > 1:
+            say()
+        say(f"{number:>2}  {bold(console.whence(hit, zone))}")
+        for beside in hit.neighbours:
+            if beside.offset < 0:
+                say(dim(f"    {_beside(beside.speaker or beside.role, beside.text)}"))
+        say(console.wrap(hit.text, "    "))
+        for beside in hit.neighbours:
+            if beside.offset > 0:
+                say(dim(f"    {_beside(beside.speaker or beside.role, beside.text)}"))
+        say(dim(f"    why: {console.reason(hit.why)}"))
+
+
+def _beside(who: str, text: str) -> str:
+    return console.short(f"{who}: {text}", console.width() - 4)
+
+
+# --- ask ------------------------------------------------------------------------------------------
+
+
+@command(cli, "ask", json=True)
+@click.argument("question", nargs=-1, required=True)
+@_filters
+@click.option(
+    "--continue", "conversation_id", default="", metavar="ID", help="Go on with this conversation."
+)
+@click.option("--temperature", type=click.FloatRange(0.0, 5.0), help="0: the likeliest words.")
+@click.option("--max-tokens", type=click.IntRange(1), help="The longest answer.")
+@click.option("--system-prompt", default="", help="Instructions in place of our own.")
+@click.option("--model", help="Another model of this engine, for this question.")
+@click.option("--engine", help="Another engine, for this question.")
+def ask(state: State, question: Sequence[str], as_json: bool, **given: Any) -> None:
+    """Ask, and see the words that the answer rests on.
+
+    A single "-" reads the question from stdin.
+    """
+    import asyncio
+
+    from knowme.ask import Asked
+
+    with state.open(engine__kind=given["engine"], engine__model=given["model"]) as home:
+        asked = Asked(
+            read_words(question),
+            conversation=given["conversation_id"],
+            top_k=given["top_k"],
+            temperature=given["temperature"],
+            max_tokens=given["max_tokens"],
+            system_prompt=given["system_prompt"],
+            **_narrowed(home, given),
+        )
+        started, done = asyncio.run(answer(home, asked, quiet=as_json))
+        if as_json:
+            console.say_json(_answer_json(asked, started, done))
+        else:
+            print_sources(started, home)
+            print_cost(started, done)
+
+
+async def answer(home: Home, asked: Asked, *, quiet: bool = False) -> tuple[Started, Done]:
+    """Stream an answer to the terminal. Being cancelled stores what was said so far."""
+    from contextlib import aclosing
+
+    from knowme import ask as path
+
+    started: Started | None = None
+    done: Done | None = None
+    async with aclosing(path.ask(home, asked)) as events:  # type: ignore[type-var]
+        async for event in events:
+            if isinstance(event, path.Started):
+                started = event
+            elif isinstance(event, path.Done):
+                done = event
+            elif not quiet:
+                say(console.clean(event.text), newline=False)
+    if started is None or done is None:
+        raise RuntimeError("ask() ended without an answer")
+    if not quiet:
+        say()
+    return started, done
+
+
+def _answer_json(asked: Asked, started: Started, done: Done) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "question": asked.question,
+        "answer": done.answer,
+        "known": done.known,
+        "sources": [console.hit_json(hit) for hit in started.sources],
+        "model": started.model,
+        "engine": started.engine,
+        "conversation": started.conversation,
+        "usage": asdict(done.usage),
+        "receipt_id": done.receipt_id,
+    }
+
+
+def print_sources(started: Started, home: Home, limit: int = 5) -> None:
+    """Print what an answer rests on: quoted, dated, the best first."""
+    from knowme.times import zone
+
+    if not started.sources:
+        return
+    tz = zone(home.settings.memory.timezone)
+    say()
+    say(dim("From:"))
+    for number, hit in enumerate(started.sources[:limit], 1):
+        say(dim(f"  [{number}] {console.whence(hit, tz)}"))
+        quote = f"“{console.short(hit.text, 3 * console.width() - 30)}”"
+        say(dim(console.wrap(quote, "      ")))
+    if (more := len(started.sources) - limit) > 0:
+        say(dim(f"  and {more} more: knowme why last"))
+
+
+def print_cost(started: Started, done: Done) -> None:
+    """Print who answered and what it cost."""
+    usage = done.usage
+    seconds = f"{usage.total_ms / 1000:.1f} s"
+    say()
+    say(dim(f"{started.model} ({started.engine}), {seconds}. Why this answer: knowme why last"))
+    if started.engine == "echo":
+        console.note(
+            dim("No model answered: these are your words alone. Get one: knowme models pull")
+        )
+
+
+@command(cli, "chat")
+@click.option(
+    "--continue", "conversation_id", default="", metavar="ID", help="Go on with this conversation."
+)
+@click.option("--model", help="Another model of this engine.")
+@click.option("--engine", help="Another engine.")
+def chat(state: State, conversation_id: str, model: str | None, engine: str | None) -> None:
+    """Talk in the terminal. /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves."""
+    from knowme import chat as talk
+
+    with state.open(engine__kind=engine, engine__model=model) as home:
+        talk.run(home, conversation_id)
+
+
+# --- why ------------------------------------------------------------------------------------------
+
+
+@command(cli, "why", json=True)
+@click.argument("which", default="last")
+@click.option("--prompt", is_flag=True, help="Also print every word that the model was given.")
+def why(state: State, which: str, prompt: bool, as_json: bool) -> None:
+    """Show what went into an answer, what was dropped, and why.
+
+    WHICH is the number of an answer, or "last".
+    """
+    from knowme.ask import why as receipt_of
+
+    with state.open() as home:
+        receipt = receipt_of(home, which)
+    if as_json:
+        console.say_json(receipt)
+    else:
+        print_receipt(receipt, prompt=prompt)
+
+
+def print_receipt(receipt: Mapping[str, Any], *, prompt: bool = False) -> None:
+    """Print a receipt for a person."""
+    say(bold(f"Answer {receipt['receipt_id']}: {console.short(receipt['question'])}"))
+    took = f"{receipt['took_ms'] / 1000:.1f} s"
+    say(f"  {receipt['asked']}  {receipt['model']} ({receipt['engine']})  {took}")
+    known = "something" if receipt["known"] else "nothing"
+    say(
+        f"  {known} relevant was known: relevance {receipt['relevance']}, "
+        f"needed {receipt['threshold']}"
+    )
+    if receipt["state"] != "done":
+        say(console.warn(f"  the answer was {receipt['state']} {console.clean(receipt['error'])}"))
+    tokens = ", ".join(f"{name} {many}" for name, many in receipt["tokens"].items() if many)
+    say(f"  tokens: {tokens}")
+    say()
+    say(bold(f"Went in ({len(receipt['used'])}):"))
+    for number, each in enumerate(receipt["used"], 1):
+        say(f"  [{number}] {(each['at'] or 'undated')[:10]}  {console.clean(each['who'])}")
+        say(console.wrap(each["text"], "      "))
+        say(dim(f"      why: {console.reason(each['why'])}"))
+        say(dim(f"      {console.clean(each['origin'])}"))
+    _print_more(receipt)
+    if prompt:
+        for message in receipt["prompt"]:
+            say()
+            say(bold(f"{message['role']}:"))
+            say(console.wrap(message["content"], "  "))
+
+
+def _print_more(receipt: Mapping[str, Any]) -> None:
+    if receipt["dropped"]:
+        say()
+        say(bold(f"Dropped ({len(receipt['dropped'])}):"))
+        for each in receipt["dropped"]:
+            say(f"  {console.clean(each['uid'])}: {each['reason']} ({each['tokens']} tokens)")
+    if receipt.get("withheld"):
+        say()
+        say(bold("Said by the model and not shown, because the notes do not bear it out:"))
+        for each in receipt["withheld"]:
+            say(console.wrap(each, "  "))

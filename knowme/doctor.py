@@ -1,0 +1,334 @@
+"""examine(): what is missing or broken, each with the exact command that mends it.
+
+Promises: it always answers, however broken the home is, and changes nothing in it but what opening
+it changes; one check cannot hide another.
+Refuses to know: how to mend anything itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from knowme.errors import KnowmeError
+
+if TYPE_CHECKING:
+    from knowme.home import Home
+
+State = Literal["ok", "warn", "broken"]
+LOW_BYTES = 1_000_000_000
+EMPTY_BYTES = 100_000_000
+PATIENCE_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: what was found, and the command that mends it ("" when it is well)."""
+
+    name: str
+    state: State
+    found: str
+    mend: str = ""
+
+
+Check = Callable[[], Iterator[Finding]]
+
+
+def examine(path: Path) -> list[Finding]:
+    """Look at this machine and at the home in ``path``; never raises a KnowmeError."""
+    found = [*_run("python", _python)]
+    if not (path / "config.yaml").exists() and not (path / "memory.db").exists():
+        found.append(Finding("home", "broken", f"there is no home at {path}", "knowme init"))
+        return [*found, *_run("models", _models)]
+    found += _run("home", lambda: _home(path))
+    found += _run("disk", lambda: _disk(path))
+    found += _run("config", lambda: _config(path))
+    found += _run("memory", lambda: _memory(path))
+    found += _run("models", _models)
+    if not any(each.state == "broken" and each.name in ("config", "memory") for each in found):
+        found += _run("home", lambda: _opened(path))
+    return found
+
+
+def _run(name: str, check: Check) -> list[Finding]:
+    found: list[Finding] = []
+    try:
+        found.extend(check())
+    except KnowmeError as error:
+        found.append(Finding(name, "broken", error.message, _command(error.hint)))
+    except Exception as error:  # a check of ours that fails is a finding, not the end
+        found.append(
+            Finding(name, "broken", f"{type(error).__name__}: {error}", "knowme --verbose doctor")
+        )
+    return found
+
+
+def _command(hint: str) -> str:
+    """Return the command in a hint ("Run: knowme init"), or the hint where it names none."""
+    return _parted(hint)[1] or hint
+
+
+def _parted(told: str) -> tuple[str, str]:
+    """Part "What is. Start it: ollama serve" into what is wrong and the command."""
+    match = re.fullmatch(r"(.*?)\s*\b[A-Z][a-z]+(?: it| one)?: ((?:knowme|ollama|pip) .*)", told)
+    return (match[1], match[2]) if match else (told, "")
+
+
+# --- without opening the home ---------------------------------------------------------------------
+
+
+def _python() -> Iterator[Finding]:
+    import apsw
+
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("python", "ok", f"{version}, SQLite {apsw.sqlite_lib_version()}")
+
+
+def _home(path: Path) -> Iterator[Finding]:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        others = f"{path} is open to other users (mode {mode:o})"
+        yield Finding("home", "warn", others, f"chmod 700 '{path}'")
+    else:
+        yield Finding("home", "ok", f"{path}, for its owner only")
+    for name in (".env", "memory.db", "config.yaml"):
+        file = path / name
+        if file.exists() and stat.S_IMODE(file.stat().st_mode) & 0o077 and mode & 0o077:
+            told = f"{file} can be read by other users"
+            yield Finding("home", "warn", told, f"chmod 600 '{file}'")
+
+
+def _disk(path: Path) -> Iterator[Finding]:
+    from knowme.console import size
+
+    free = shutil.disk_usage(path).free
+    state: State = "broken" if free < EMPTY_BYTES else "warn" if free < LOW_BYTES else "ok"
+    mend = "" if state == "ok" else f"free some space on the disk of {path}"
+    yield Finding("disk", state, f"{size(free)} free", mend)
+
+
+def _config(path: Path) -> Iterator[Finding]:
+    from knowme import config
+
+    loaded = config.load(path)
+    changed = len(set(loaded.origins))
+    yield Finding("config", "ok", f"{path / config.FILE}, {changed} set, the rest as by default")
+
+
+def _memory(path: Path) -> Iterator[Finding]:
+    import apsw
+
+    from knowme import db, schema
+    from knowme.console import size
+
+    file = path / "memory.db"
+    if not file.exists():
+        yield Finding("memory", "broken", f"{file} is missing", "knowme restore (or: knowme init)")
+        return
+    try:
+        with closing(db.connect(file, readonly=True)) as conn:
+            result = conn.pragma("quick_check")
+            version = schema.check_version(conn)
+    except apsw.Error as error:
+        raise db.wrap(error, file) from error
+    if result != "ok":
+        yield Finding("memory", "broken", f"{file} is damaged: {result}", "knowme restore")
+        return
+    whole = f"{file}, {size(file.stat().st_size)}, schema {version}, whole"
+    yield Finding("memory", "ok", whole)
+
+
+def _models() -> Iterator[Finding]:
+    from knowme import modelstore
+
+    here = [model for model in modelstore.catalogue() if model.installed]
+    kinds = {model.kind for model in here}
+    if find_spec("xllamacpp") is None:
+        told = "the embedded runtime is not installed (Ollama works without it)"
+        yield Finding("models", "warn", told, "pip install 'knowme[local]'")
+    elif not {"chat", "embedding"} <= kinds:
+        lacking = " and ".join(kind for kind in ("chat", "embedding") if kind not in kinds)
+        told = f"no {lacking} model in {modelstore.models_dir()}"
+        yield Finding("models", "warn", told, "knowme models pull")
+    else:
+        yield Finding("models", "ok", ", ".join(model.name for model in here))
+
+
+# --- with the home open ---------------------------------------------------------------------------
+
+
+def _opened(path: Path) -> Iterator[Finding]:
+    from knowme.home import Home
+
+    with Home.open(path) as home:
+        checks: tuple[tuple[str, Callable[[Home], Iterator[Finding]]], ...] = (
+            ("engine", _engine),
+            ("embedder", _embedder),
+            ("vectors", _vectors),
+            ("sources", _sources),
+            ("service", _service),
+            ("jobs", _jobs),
+            ("sync", _last_sync),
+            ("backup", _last_backup),
+        )
+        for name, check in checks:
+            yield from _run(name, lambda check=check: check(home))  # type: ignore[misc]
+
+
+def _engine(home: Home) -> Iterator[Finding]:
+    engine = home.engine
+    asked = home.settings.engine.kind
+    how = f"{engine.model} ({engine.name}{', detected' if asked == 'auto' else ''})"
+
+    async def health() -> str:
+        try:
+            return await asyncio.wait_for(engine.health(), PATIENCE_SECONDS)
+        except TimeoutError:
+            return f"no sign of life within {PATIENCE_SECONDS:g} s"
+        finally:
+            await engine.aclose()
+
+    if trouble := asyncio.run(health()):
+        what, mend = _parted(trouble)
+        yield Finding("engine", "broken", f"{how}: {what}", mend or "knowme config show engine")
+    elif engine.name == "echo" and asked == "auto":
+        told = "no model answers: an ask gives your own words alone"
+        yield Finding("engine", "warn", told, _runtime())
+    else:
+        yield Finding("engine", "ok", how)
+
+
+def _runtime() -> str:
+    return "knowme models pull" if find_spec("xllamacpp") else "pip install 'knowme[local]'"
+
+
+def _embedder(home: Home) -> Iterator[Finding]:
+    embedder = home.embedder
+    if embedder is None:
+        yield Finding("embedder", "ok", "none: words alone are searched")
+        return
+    embedder.embed(["Are you there?"], "query")
+    told = f"{embedder.fingerprint}, {embedder.dims} dimensions"
+    kind = home.embedder_spec()["kind"]
+    if kind == "hashing" and home.settings.embedder.kind == "auto":
+        yield Finding("embedder", "warn", f"{told}: no model, meaning is not searched", _runtime())
+    else:
+        yield Finding("embedder", "ok", told)
+
+
+def _vectors(home: Home) -> Iterator[Finding]:
+    from knowme import sync
+
+    total = sync.totals(home)
+    space, embedder = home.space(), home.embedder
+    if space is not None and embedder is not None and space.fingerprint != embedder.fingerprint:
+        told = f"the vectors of {space.fingerprint} serve, not those of the configured embedder"
+        yield Finding("vectors", "warn", told, "knowme reindex")
+    elif total["pending"]:
+        told = f"{total['pending']:,} of {total['items']:,} items have none yet"
+        yield Finding("vectors", "warn", told, "knowme reindex")
+    else:
+        yield Finding("vectors", "ok", f"{total['items']:,} items, none waits for its vector")
+
+
+def _sources(home: Home) -> Iterator[Finding]:
+    import os
+
+    sources = home.settings.sources
+    if not sources:
+        openclaw = Path("~/.openclaw").expanduser()
+        mend = f"knowme config add openclaw {openclaw}" if openclaw.is_dir() else ""
+        mend = mend or "knowme config add markdown ~/notes"
+        yield Finding("sources", "warn", "none is configured", mend)
+    for source in sources:
+        path = Path(source.path)
+        if not source.enabled:
+            yield Finding("sources", "ok", f"{source.name}: off")
+        elif not path.exists():
+            told = f"{source.name}: there is nothing at {path}"
+            yield Finding("sources", "broken", told, "knowme config path (mend it there)")
+        elif not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+            told = f"{source.name}: {path} cannot be read"
+            yield Finding("sources", "broken", told, f"chmod u+rX '{path}'")
+        else:
+            yield Finding("sources", "ok", f"{source.name}: {path}")
+
+
+def _service(home: Home) -> Iterator[Finding]:
+    import socket
+
+    settings = home.settings.service
+    where = f"{settings.host}:{settings.port}"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(settings.host, settings.host)
+    try:
+        socket.create_connection((host, settings.port), timeout=1).close()
+    except OSError:
+        yield Finding("service", "ok", f"nothing runs on {where} (knowme daemon)")
+        return
+    told = _health(f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/health")
+    if told is None:
+        mend = f"knowme config set service.port {settings.port + 1}"
+        yield Finding("service", "warn", f"another program has {where}", mend)
+    else:
+        yield Finding("service", "ok", f"knowme {told.get('version', '')} runs on {where}")
+
+
+def _health(url: str) -> dict[str, Any] | None:
+    import httpx
+
+    try:
+        told = httpx.get(url, timeout=3, trust_env=False).json()
+    except (httpx.HTTPError, ValueError):
+        return None
+    return told if isinstance(told, dict) and "status" in told else None
+
+
+def _jobs(home: Home) -> Iterator[Finding]:
+    from knowme import jobs
+    from knowme.console import short
+
+    with home.db.read() as conn:
+        parked = jobs.list_jobs(conn, ("parked",))
+        waiting = len(jobs.list_jobs(conn, ("queued", "running"), 1000))
+    for job in parked[:5]:
+        told = f"{job.kind} {job.id} failed {job.attempts} times: {short(job.error)}"
+        yield Finding("jobs", "warn", told, f"knowme jobs retry {job.id}")
+    if not parked:
+        yield Finding("jobs", "ok", f"none failed, {waiting} wait or run")
+
+
+def _last_sync(home: Home) -> Iterator[Finding]:
+    from knowme.console import ago
+    from knowme.db import value
+
+    with home.db.read() as conn:
+        read = value(conn, "SELECT max(updated_ms) FROM marks")
+        ran = value(conn, "SELECT max(finished_ms) FROM jobs WHERE kind='sync' AND state='done'")
+    last = max(filter(None, (read, ran)), default=None)
+    if last is None and home.settings.sources:
+        yield Finding("sync", "warn", "nothing was read yet", "knowme sync")
+    else:
+        yield Finding("sync", "ok", f"last read something new: {ago(last)}")
+
+
+def _last_backup(home: Home) -> Iterator[Finding]:
+    from knowme import backup
+    from knowme.console import ago, size
+
+    known = backup.backups(home.path)
+    made = backup.made_at(known[0]) if known else None
+    if made is None:
+        yield Finding("backup", "warn", "there is none", "knowme backup (knowme daemon: daily)")
+        return
+    at_ms = int(made.timestamp() * 1000)
+    told = f"{len(known)} kept, the newest {ago(at_ms)}, {size(known[0].stat().st_size)}"
+    yield Finding("backup", "ok", told)
