@@ -14,7 +14,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, tzinfo
@@ -24,14 +24,15 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from knowme import archive, memory
+from knowme import archive, jobs, memory
 from knowme.context import Budgets, compose, who
 from knowme.db import rows
-from knowme.errors import InputError, NotFoundError
+from knowme.errors import InputError, ModelError, NotFoundError
 from knowme.home import Home, now_ms
-from knowme.times import day, iso, zone
+from knowme.quotes import choose_quotes, quote_lead
+from knowme.times import iso, zone
 from knowme.types import ChatMessage, Context, Hit, Message, Options, Query, Record, Usage
-from knowme.words import content_words, sentences, stem, stems, words
+from knowme.words import content_words, sentences, stem, words
 
 if TYPE_CHECKING:
     from knowme.seams import Engine
@@ -40,16 +41,10 @@ SOURCE = "knowme"
 UNTRUSTED = "untrusted"
 """What a source marks as neither the person's nor their assistant's: searched, never prompted."""
 HISTORY_TURNS = 40
-QUOTE_CANDIDATES = 12
 SMALL_TRIES = 3
 SMALL_RECALLED_TOKENS = 400
 """What a very small model reads: more only slows it down, the quotations stand above it anyway."""
 SMALL_MODEL = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([mb])(?![a-z])", re.IGNORECASE)
-ASKS_EARLIER = re.compile(
-    r"\b(?:first|earliest|originally|initially|before|ago|used to|primeir[oa]|antes|zuerst)\b"
-    r"|\b(?:19|20)\d\d\b",
-    re.IGNORECASE,
-)
 FIRST_PERSON = frozenset(
     "i i'm i've i'd i'll me my mine myself we our ours us eu meu minha meus minhas mim comigo nosso"
     " nossa ich mir mich mein meine meinen meiner unser wir yo mi mis mío mía conmigo nosotros je"
@@ -207,8 +202,18 @@ def _prepare(home: Home, asked: Asked, engine: Engine) -> _Turn:
     context = compose(system, shown, history, asked.question, budgets, count, tz)
     turn = _Turn(asked, conversation, now_ms(), context, known, relevance, threshold, small)
     if small and known:
-        turn.quotes = choose_quotes(home, context.used, asked.question)
+        turn.quotes = _quote(home, shown, asked.question)
     return turn
+
+
+def _quote(home: Home, hits: Sequence[Hit], question: str) -> list[dict[str, Any]]:
+    """Choose the quotations; when the embedder is down, by the words alone."""
+    space, tz = home.space(), zone(home.settings.memory.timezone)
+    embedder = None if space is None else home.embedder_for(space)
+    try:
+        return choose_quotes(embedder, hits, question, tz)
+    except ModelError:
+        return choose_quotes(None, hits, question, tz)
 
 
 def _history(home: Home, conversation: str) -> list[Message]:
@@ -233,91 +238,6 @@ def _leads_with_quotes(setting: str, engine: Engine) -> bool:
         return True
     size = SMALL_MODEL.search(engine.model)
     return size is not None and (size[2].lower() == "m" or float(size[1]) < 1)
-
-
-# --- quotations ---------------------------------------------------------------------------------
-
-
-def choose_quotes(
-    home: Home, hits: Sequence[Hit], question: str, limit: int = 3
-) -> list[dict[str, Any]]:
-    """Choose the sentences that answer best, from the best hits: words in common and meaning.
-
-    Returns mappings {text, day, who, uid, score}, in the order of time.
-    """
-    asked = stems(question)
-    candidates = [(hit, piece.strip()) for hit in hits[:6] for piece in _quotable(hit.text)]
-    # Each costs an embedding: those that share no word with the question only if few share one.
-    candidates.sort(key=lambda pair: not asked & {stem(word) for word in words(pair[1])})
-    candidates = candidates[:QUOTE_CANDIDATES]
-    if not candidates:
-        return []
-    scores = _score_sentences(home, [text for _, text in candidates], question)
-    ranked = sorted(
-        zip(candidates, scores, strict=True),
-        key=lambda entry: -entry[1] - _voice(entry[0][0], hits[:6], question),
-    )
-    best = ranked[0][1]
-    tz = zone(home.settings.memory.timezone)
-    chosen: list[tuple[Hit, dict[str, Any]]] = []
-    for (hit, text), score in ranked:
-        if len(chosen) == limit or score < 0.6 * best:
-            break
-        if any(text in quote["text"] or quote["text"] in text for _, quote in chosen):
-            continue
-        quote = {"text": text, "day": day(hit.at_ms, tz), "who": who(hit), "uid": hit.uid,
-                 "score": round(score, 4)}  # fmt: skip
-        chosen.append((hit, quote))
-    chosen.sort(key=lambda pair: pair[0].at_ms or 0)
-    return [quote for _, quote in chosen]
-
-
-def _quotable(text: str) -> list[str]:
-    """Cut into sentences; a very short one is joined to the next, so that quotes say something."""
-    found: list[str] = []
-    carry = ""
-    for sentence in sentences(text):
-        carry += sentence
-        if len(carry.split()) >= 4:
-            found.append(carry)
-            carry = ""
-    if carry.strip():
-        found.append(carry)
-    return [piece for piece in found if piece.strip(" -*#[]…\n")]
-
-
-def _voice(hit: Hit, hits: Sequence[Hit], question: str) -> float:
-    """Prefer the person's own words, what recall ranked high, and, of what changed, the newest."""
-    own = {"user": 0.06, "document": 0.03}.get(hit.role, 0.0)
-    own += 0.08 * (1 - hits.index(hit) / len(hits))
-    if not ASKS_EARLIER.search(question):
-        older = sum((other.at_ms or 0) < (hit.at_ms or 0) for other in hits)
-        own += 0.08 * older / len(hits)
-    return own
-
-
-def _score_sentences(home: Home, texts: Sequence[str], question: str) -> list[float]:
-    asked = stems(question)
-    shared = [
-        len(asked & {stem(word) for word in words(text)}) / max(len(asked), 1) for text in texts
-    ]
-    space = home.space()
-    embedder = None if space is None else home.embedder_for(space)
-    if embedder is None:
-        return shared
-    query = embedder.embed([question], "query")[0]
-    near = embedder.embed([text[:400] for text in texts], "document") @ query
-    return [0.4 * s + 0.6 * float(n) for s, n in zip(shared, near, strict=True)]
-
-
-def quote_lead(quotes: Sequence[Mapping[str, Any]]) -> str:
-    """Say what was said, with its date: the part of an answer that is true by construction."""
-    lines = []
-    for quote in quotes:
-        said = "you said" if quote["who"] == "the person" else quote["who"]
-        when = "" if quote["day"] == "undated" else f"{quote['day']}, "
-        lines.append(f"{when}{said}: “{quote['text']}”")
-    return "\n".join(lines)
 
 
 # --- the answer ---------------------------------------------------------------------------------
@@ -438,8 +358,6 @@ def _store(conn: apsw.Connection, turn: _Turn, engine: Engine, state: str, took_
     if turn.answer:
         answer_id, _, _ = archive.put(conn, conversation, answered, stamp)
     if recall and memory.add_items(conn, [question_id]):
-        from knowme import jobs
-
         jobs.enqueue(conn, "reindex", {}, unique_key="reindex")
     usage = turn.usage or Usage(model=engine.model, total_ms=took_ms)
     conn.execute(

@@ -15,10 +15,11 @@ RANKS = [
     {"cli", "commands", "chat", "demo", "docs", "doctor", "console", "__main__"},
     {"daemon"},
     {"service", "web", "mcp"},
-    {"jobs", "backup", "schedule"},
-    {"ask", "sync", "export", "journal", "learn", "evals", "forget", "stats"},
+    {"ask", "sync", "export", "backup", "journal", "learn", "evals", "forget", "stats"},
+    {"jobs", "schedule"},
     {"home"},
-    {"context", "compress", "route", "models", "follow", "fuse", "layout", "lexical", "search"},
+    {"context", "compress", "route", "models", "follow", "fuse", "layout", "lexical", "search"}
+    | {"quotes"},
     {"archive", "memory", "facts", "profile"},
     {"plugins", "config", "configfile", "db", "schema", "lock", "modelstore"},
     {"dates", "times", "words"},
@@ -38,8 +39,6 @@ APART = {"fiction"}
 
 # Upward imports that the plan itself asks for, each made inside a function, each with its reason.
 ALLOWED = {
-    ("sync", "jobs"): "work is queued in the transaction of the data it belongs to",
-    ("ask", "jobs"): "work is queued in the transaction of the data it belongs to",
     ("home", "search"): "Home.search is the contract of every surface",
     ("search", "home"): "for its type only",
 }

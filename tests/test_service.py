@@ -284,14 +284,14 @@ def test_a_streamed_answer_starts_with_its_sources_and_ends_with_the_whole(clien
 
 
 def test_a_model_that_is_down_is_a_503_that_says_what_to_do(home, client):
-    home.__dict__["engine"] = SlowEngine(fails_after=0)
+    home._engine = SlowEngine(fails_after=0)
     reply = client.post("/query", json={"query": "How tall is the moon?"})
     assert reply.status_code == 503 and reply.headers["retry-after"]
     assert reply.json() == {"error": "The model died.", "hint": "Start it: ollama serve"}
 
 
 def test_a_model_that_dies_in_the_middle_ends_the_stream_with_an_error(home, client):
-    home.__dict__["engine"] = SlowEngine(fails_after=3)
+    home._engine = SlowEngine(fails_after=3)
     told = events(client.post("/query", json={"query": "How tall?", "stream": True}).text)
     assert [name for name, _ in told] == ["start", "delta", "delta", "delta", "error"]
     assert told[-1][1]["status"] == 503 and "ollama serve" in told[-1][1]["hint"]
@@ -302,7 +302,7 @@ def test_a_model_that_dies_in_the_middle_ends_the_stream_with_an_error(home, cli
 def test_a_client_that_leaves_in_the_middle_stops_the_model_and_the_turn_is_kept(
     home, server, stream
 ):
-    engine = home.__dict__["engine"] = SlowEngine()
+    engine = home._engine = SlowEngine()
     body = json.dumps({"query": "How tall is the moon?", "stream": stream}).encode()
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as raw:
@@ -325,7 +325,7 @@ def test_a_client_that_stops_reading_does_not_hold_its_place_for_ever(home, serv
     from knowme.web import stream
 
     monkeypatch.setattr(stream, "STALLED_SECONDS", 0.3)
-    engine = home.__dict__["engine"] = SlowEngine(words=2000, pause=0, word="x" * 100_000)
+    engine = home._engine = SlowEngine(words=2000, pause=0, word="x" * 100_000)
     body = json.dumps({"query": "How tall is the moon?", "stream": True}).encode()
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as raw:
@@ -341,7 +341,7 @@ def test_too_many_questions_at_once_are_told_to_come_back(home, client, server, 
     from knowme.web import work
 
     monkeypatch.setattr(work, "ASKS_WAITING", 1)
-    engine = home.__dict__["engine"] = SlowEngine()
+    engine = home._engine = SlowEngine()
     body = {"query": "How tall?", "stream": True}
     with ThreadPoolExecutor(8) as pool:
         stop = threading.Event()
@@ -369,7 +369,7 @@ def test_too_many_questions_at_once_are_told_to_come_back(home, client, server, 
 
 def test_32_clients_search_while_an_ingest_embeds_and_none_waits_for_it(home, server, client):
     remember(client)
-    gated = home.__dict__["embedder"] = GatedEmbedder(home.embedder, "document")
+    gated = home._embedder = GatedEmbedder(home.embedder, "document")
     texts = [f"Fact {n} of the long import." for n in range(300)]
     with ThreadPoolExecutor(33) as pool:
         ingest = pool.submit(client.post, "/ingest", json={"documents": texts})
@@ -419,7 +419,7 @@ def test_a_full_lane_refuses_and_frees_its_place_again():
 
 
 def test_health_answers_at_once_while_the_models_load(home):
-    gated = home.__dict__["embedder"] = GatedEmbedder(home.embedder, "query")
+    gated = home._embedder = GatedEmbedder(home.embedder, "query")
     running = service.Server(home, "127.0.0.1", 0)
     running.start()
     try:
@@ -449,7 +449,7 @@ def test_health_names_what_is_down_and_search_goes_on(home):
         def close(self):
             pass
 
-    home.__dict__["embedder"] = Gone()
+    home._embedder = Gone()
     running = service.Server(home, "127.0.0.1", 0)
     running.start()
     try:
@@ -503,7 +503,7 @@ def test_sync_tells_how_far_it_is_when_streamed(client, notes):
 
 
 def test_one_sync_at_a_time(home, client, notes):
-    gated = home.__dict__["embedder"] = GatedEmbedder(home.embedder, "document")
+    gated = home._embedder = GatedEmbedder(home.embedder, "document")
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.post, "/sync")
         assert gated.waiting.wait(10)
@@ -585,7 +585,7 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(home, server):
 
 
 def test_a_stop_cuts_open_answers_within_its_time_and_keeps_them(home):
-    engine = home.__dict__["engine"] = SlowEngine()
+    engine = home._engine = SlowEngine()
     running = service.Server(home, "127.0.0.1", 0)
     running.start()
     got = []

@@ -1,0 +1,118 @@
+"""Quotations: the words that answer a question, chosen from what was recalled.
+
+Promises: what is quoted was said, on that day, by whom it says; a short message is quoted whole, of
+a long one the sentences that answer best. One embedding for each candidate, at most CANDIDATES.
+Refuses to know: how recall ranked, what a model makes of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import tzinfo
+from typing import TYPE_CHECKING, Any
+
+from knowme.context import who
+from knowme.times import day
+from knowme.types import Hit
+from knowme.words import sentences, stem, stems, words
+
+if TYPE_CHECKING:
+    from knowme.seams import Embedder
+
+_WRAPPED = re.compile(r"(?<=[^\n])\n(?=[^\s\-*#>|\d])")
+"""A line end inside a paragraph: a sentence of a note goes on behind it."""
+HITS = 8
+CANDIDATES = 12
+SHORT_WORDS = 45
+"""A message of so many words is quoted whole; a longer one in pieces of at least PIECE_WORDS."""
+PIECE_WORDS = 12
+ASKS_EARLIER = re.compile(
+    r"\b(?:first|earliest|originally|initially|before|ago|used to|primeir[oa]|antes|zuerst)\b"
+    r"|\b(?:19|20)\d\d\b",
+    re.IGNORECASE,
+)
+
+
+def choose_quotes(
+    embedder: Embedder | None,
+    hits: Sequence[Hit],
+    question: str,
+    tz: tzinfo | None,
+    limit: int = 3,
+) -> list[dict[str, Any]]:
+    """Choose what answers best from the best hits: words in common, and meaning.
+
+    Returns mappings {text, day, who, uid, score}, in the order of time. Raises ModelError.
+    """
+    hits = hits[:HITS]
+    asked = stems(question)
+    candidates = [(hit, piece.strip()) for hit in hits for piece in _pieces(hit.text)]
+    # Each costs an embedding: those that share no word with the question only if few share one.
+    candidates.sort(key=lambda pair: not asked & {stem(word) for word in words(pair[1])})
+    candidates = candidates[:CANDIDATES]
+    scores = _scores(embedder, [text for _, text in candidates], question)
+    ranked = sorted(
+        ((hit, text, score + _voice(hit, hits, question))
+         for (hit, text), score in zip(candidates, scores, strict=True)),
+        key=lambda entry: -entry[2],
+    )  # fmt: skip
+    chosen: list[tuple[int, dict[str, Any]]] = []
+    for hit, text, score in ranked:
+        if len(chosen) == limit or score < 0.6 * ranked[0][2]:
+            break
+        if any(text in quote["text"] or quote["text"] in text for _, quote in chosen):
+            continue
+        quote = {"text": text, "day": day(hit.at_ms, tz), "who": who(hit), "uid": hit.uid,
+                 "score": round(score, 4)}  # fmt: skip
+        chosen.append((hit.at_ms or 0, quote))
+    chosen.sort(key=lambda pair: pair[0])
+    return [quote for _, quote in chosen]
+
+
+def _pieces(text: str) -> list[str]:
+    """Return a short text whole, a long one in runs of sentences that say something."""
+    if len(text.split()) <= SHORT_WORDS:
+        return [text] if text.strip() else []
+    found: list[str] = []
+    carry = ""
+    for sentence in sentences(_WRAPPED.sub(" ", text)):
+        carry += sentence
+        if len(carry.split()) >= PIECE_WORDS:
+            found.append(carry)
+            carry = ""
+    if carry.strip():
+        found.append(carry)
+    return [piece for piece in found if piece.strip(" -*#[]…\n")]
+
+
+def _voice(hit: Hit, hits: Sequence[Hit], question: str) -> float:
+    """Prefer the person's own words, what recall ranked high, and, of what changed, the newest."""
+    own = {"user": 0.06, "document": 0.03}.get(hit.role, 0.0)
+    own += 0.08 * (1 - hits.index(hit) / len(hits))
+    if not ASKS_EARLIER.search(question):
+        older = sum((other.at_ms or 0) < (hit.at_ms or 0) for other in hits)
+        own += 0.08 * older / max(len(hits) - 1, 1)
+    return own
+
+
+def _scores(embedder: Embedder | None, texts: Sequence[str], question: str) -> list[float]:
+    asked = stems(question)
+    shared = [
+        len(asked & {stem(word) for word in words(text)}) / max(len(asked), 1) for text in texts
+    ]
+    if embedder is None or not texts:
+        return shared
+    query = embedder.embed([question], "query")[0]
+    near = embedder.embed([text[:400] for text in texts], "document") @ query
+    return [0.4 * s + 0.6 * float(n) for s, n in zip(shared, near, strict=True)]
+
+
+def quote_lead(quotes: Sequence[Mapping[str, Any]]) -> str:
+    """Say what was said, with its date: the part of an answer that is true by construction."""
+    lines = []
+    for quote in quotes:
+        said = "you said" if quote["who"] == "the person" else quote["who"]
+        when = "" if quote["day"] == "undated" else f"{quote['day']}, "
+        lines.append(f"{when}{said}: “{' '.join(quote['text'].split())}”")
+    return "\n".join(lines)
