@@ -47,25 +47,29 @@ def choose_quotes(
     """
     hits = hits[:HITS]
     asked = stems(question)
-    candidates = [(hit, piece.strip()) for hit in hits for piece in _pieces(hit.text)]
+    candidates = [
+        (hit, piece.strip(), at) for hit in hits for at, piece in enumerate(_pieces(hit.text))
+    ]
     # Each costs an embedding: those that share no word with the question only if few share one.
     candidates.sort(key=lambda pair: not asked & {stem(word) for word in words(pair[1])})
     candidates = candidates[:CANDIDATES]
-    scores = _scores(embedder, [text for _, text in candidates], question)
+    scores = _scores(embedder, [text for _, text, _ in candidates], question)
     ranked = sorted(
-        ((hit, text, score + _voice(hit, hits, question))
-         for (hit, text), score in zip(candidates, scores, strict=True)),
-        key=lambda entry: -entry[2],
-    )  # fmt: skip
-    chosen: list[tuple[int, dict[str, Any]]] = []
-    for hit, text, score in ranked:
-        if len(chosen) == limit or score < 0.6 * ranked[0][2]:
+        (
+            (score + _voice(hit, hits, question), hit, text, at)
+            for (hit, text, at), score in zip(candidates, scores, strict=True)
+        ),
+        key=lambda entry: -entry[0],
+    )
+    chosen: list[tuple[tuple[int, str, int], dict[str, Any]]] = []
+    for score, hit, text, at in ranked:
+        if len(chosen) == limit or score < 0.6 * ranked[0][0]:
             break
         if any(text in quote["text"] or quote["text"] in text for _, quote in chosen):
             continue
         quote = {"text": text, "day": day(hit.at_ms, tz), "who": who(hit), "uid": hit.uid,
                  "score": round(score, 4)}  # fmt: skip
-        chosen.append((hit.at_ms or 0, quote))
+        chosen.append(((hit.at_ms or 0, hit.uid, at), quote))
     chosen.sort(key=lambda pair: pair[0])
     return [quote for _, quote in chosen]
 
