@@ -28,9 +28,9 @@ from knowme import archive, jobs, memory
 from knowme.context import Budgets, compose, who
 from knowme.db import rows
 from knowme.errors import InputError, ModelError, NotFoundError
-from knowme.home import Home, now_ms
+from knowme.home import Home
 from knowme.quotes import choose_quotes, quote_lead
-from knowme.times import iso, zone
+from knowme.times import iso, now_ms, zone
 from knowme.types import ChatMessage, Context, Hit, Message, Options, Query, Record, Usage
 from knowme.words import content_words, sentences, stem, words
 

@@ -19,8 +19,8 @@ import apsw
 from knowme import __version__, archive
 from knowme.db import rows, value
 from knowme.errors import HomeError
-from knowme.home import Home, now_ms
-from knowme.times import iso, zone
+from knowme.home import Home
+from knowme.times import iso, now_ms, zone
 
 FORMAT = "knowme-export"
 VERSION = 1

@@ -39,13 +39,6 @@ def home_path(flag: str | None = None) -> Path:
     return Path(flag or os.environ.get("KNOWME_HOME") or "~/.knowme").expanduser().absolute()
 
 
-def now_ms() -> int:
-    """Return the time, in milliseconds since the epoch."""
-    import time
-
-    return int(time.time() * 1000)
-
-
 class Home:
     """An opened home. Thread-safe. A context manager; close it when done."""
 
@@ -280,4 +273,4 @@ def _ollama_has_models(url: str, model: str) -> bool:
     return any("embed" not in name for name in names)
 
 
-__all__ = ["ConfigError", "Home", "home_path", "now_ms"]
+__all__ = ["ConfigError", "Home", "home_path"]

@@ -28,6 +28,7 @@ from knowme.errors import InputError, ModelError
 from knowme.fuse import Candidates, Scores, Weights, fuse
 from knowme.layout import ROLES, Layout
 from knowme.lexical import FOUND, Lexical
+from knowme.times import now_ms
 from knowme.types import Hit, Neighbour, Query
 
 if TYPE_CHECKING:
@@ -173,9 +174,8 @@ def _table(
 
 def _dated(layout: Layout, ids: NDArray[np.int64], query: Query) -> NDArray[np.float32]:
     """Return how near each item's day is to the days that the query names: 1 on them, 0 far off."""
-    today = None
-    if query.now_ms is not None:
-        today = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=query.now_ms)).date()
+    now = now_ms() if query.now_ms is None else query.now_ms
+    today = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=now)).date()
     near = np.zeros(ids.size, np.float32)
     days = layout.days[ids].astype(np.float64)
     known = layout.days[ids] != layout.NO_DAY

@@ -7,11 +7,26 @@ Refuses to know: phrases such as "last Friday".
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from knowme.errors import ConfigError, InputError
+
+
+def now_ms() -> int:
+    """Return the time, in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+EARLIEST_MS, LATEST_MS = -62_100_000_000_000, 253_300_000_000_000
+"""The years 2 to 9996: what a calendar has in every time zone."""
+
+
+def known_time(at_ms: int) -> bool:
+    """Tell whether a calendar has this time."""
+    return EARLIEST_MS <= at_ms <= LATEST_MS
 
 
 def parse_time(value: Any, where: str) -> int | None:
@@ -27,8 +42,12 @@ def parse_time(value: Any, where: str) -> int | None:
         if isinstance(value, str):
             when = datetime.fromisoformat(value)
             when = when if when.tzinfo else when.replace(tzinfo=UTC)
-            return int(when.timestamp() * 1000)
-        return int(value if abs(value) >= 1e11 else value * 1000)
+            at_ms = int(when.timestamp() * 1000)
+        else:
+            at_ms = int(value if abs(value) >= 1e11 else value * 1000)
+        if not known_time(at_ms):
+            raise ValueError("no calendar has it")
+        return at_ms
     except (ValueError, OverflowError) as error:
         raise InputError(
             f"{where} is {value!r}, not a time.", "Use ISO 8601: 2026-01-31T18:00:00Z"
@@ -49,19 +68,23 @@ def zone(name: str) -> tzinfo | None:
 
 def iso(at_ms: int | None) -> str | None:
     """Return ISO 8601 in UTC, to the second; None for an unknown time."""
-    if at_ms is None:
-        return None
-    try:
-        return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds")
-    except (ValueError, OverflowError, OSError):
-        return None
+    when = _at(at_ms, UTC)
+    return None if when is None else when.isoformat(timespec="seconds")
 
 
 def day(at_ms: int | None, tz: tzinfo | None) -> str:
     """Return the date as a person reads it, such as 2026-03-04; "undated" when unknown."""
-    if at_ms is None:
-        return "undated"
-    try:
-        return datetime.fromtimestamp(at_ms / 1000, tz).strftime("%Y-%m-%d")
-    except (ValueError, OverflowError, OSError):
-        return "undated"
+    when = _at(at_ms, tz)
+    return "undated" if when is None else f"{when:%Y-%m-%d}"
+
+
+def minute(at_ms: int | None, tz: tzinfo | None) -> str:
+    """Return date and time as a person reads them, such as 2026-03-04 18:05; "" when unknown."""
+    when = _at(at_ms, tz)
+    return "" if when is None else f"{when:%Y-%m-%d %H:%M}"
+
+
+def _at(at_ms: int | None, tz: tzinfo | None) -> datetime | None:
+    if at_ms is None or not known_time(at_ms):
+        return None
+    return datetime.fromtimestamp(at_ms / 1000, tz)
