@@ -75,12 +75,14 @@ class EmbedderSettings:
 
     kind: str = setting(
         "auto",
-        "auto (local if its model is here, else static, else hashing), local, static, ollama, "
-        "openai, hashing, none, or a plugin's name",
+        "auto (the first that is here of onnx, local, static, hashing), onnx, local (llama.cpp), "
+        "static, ollama, openai, hashing, none, or a plugin's name",
         plugins="embedders",
         also=("auto", "none"),
     )
-    model: str = setting("", "A packaged model's name, a .gguf path, or the server's model name")
+    model: str = setting(
+        "", "A packaged model's name, a .onnx or .gguf path, or the server's model name"
+    )
     url: str = setting("", "The server, for ollama and openai")
     api_key: str = setting(
         "", "For openai; better set KNOWME_EMBEDDER_API_KEY in .env", secret=True

@@ -237,13 +237,15 @@ def _finish(engine: Engine) -> None:
 
 
 def _packaged(kind: Literal["chat", "embedding"], model: str) -> bool:
-    """Tell whether the embedded runtime and the model are on this machine."""
+    """Tell whether llama.cpp and the model are on this machine."""
     from importlib.util import find_spec
 
+    return find_spec("xllamacpp") is not None and _here(model, kind)
+
+
+def _here(model: str, kind: Literal["chat", "embedding"]) -> bool:
     from knowme import modelstore
 
-    if find_spec("xllamacpp") is None:
-        return False
     try:
         modelstore.find(model, kind)
     except KnowmeError:
@@ -252,8 +254,15 @@ def _packaged(kind: Literal["chat", "embedding"], model: str) -> bool:
 
 
 def _detect_embedder(model: str) -> str:
+    """Choose the cheapest that is here: ONNX, llama.cpp, static vectors, hashing."""
     from importlib.util import find_spec
 
+    from knowme import modelstore
+
+    onnx = model or modelstore.DEFAULT_ONNX
+    if onnx.endswith((".onnx", modelstore.DEFAULT_ONNX)) and _here(onnx, "embedding"):
+        if find_spec("onnxruntime") is not None and find_spec("tokenizers") is not None:
+            return "onnx"
     if _packaged("embedding", model):
         return "local"
     return "static" if find_spec("wordllama") is not None else "hashing"

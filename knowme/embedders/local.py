@@ -9,7 +9,6 @@ Refuses to know: how the process lives (``llama.py``), where models come from (`
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,7 @@ class LocalEmbedder:
         self.dims = dims or self._whole_dims
         self._known.cut(np.zeros((1, self._whole_dims), np.float32), self.dims, name)  # or raise
         self.max_tokens = min(max_tokens, header.number("context_length") or max_tokens)
-        digest = str(manifest.get("sha256") or _digest(path))[:12]
+        digest = str(manifest.get("sha256") or modelstore.digest(path))[:12]
         self.fingerprint = (
             f"gguf:{name}@{digest}:{self.dims}:{self._known.scheme}:{self.max_tokens}"
         )
@@ -179,20 +178,6 @@ def _known(header: llama.Header, path: Path) -> Known:
     names = [str(header.values.get(key, "")) for key in keys] + [path.stem]
     found = (known(name.replace(" ", "-")) for name in names)
     return next((facts for facts in found if facts is not NONE), NONE)
-
-
-def _digest(path: Path) -> str:
-    """Return a digest of a GGUF that has no manifest: its size, its header and samples of it.
-
-    A whole sha256 of a large file would take seconds at every start.
-    """
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with open(path, "rb") as file:
-        for part in range(64):
-            file.seek(size * part // 64)
-            digest.update(file.read(1 << 16))
-    return digest.hexdigest()
 
 
 def _slices(places: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -208,6 +208,16 @@ class TestLocalEmbedder(EmbedderContract):
 
 
 @pytest.mark.model
+class TestOnnxEmbedder(EmbedderContract):
+    kind = "onnx"
+    dims = 384
+
+    @pytest.fixture
+    def embedder(self, onnx_model):
+        return plugins.find("embedders", "onnx")(threads=1, max_tokens=128)
+
+
+@pytest.mark.model
 class TestOpenAIEmbedderOnLlamaCpp(EmbedderContract):
     """The OpenAI wire format against a real llama.cpp server."""
 
