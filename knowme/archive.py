@@ -1,7 +1,8 @@
 """The archive: every message that ever came in, verbatim, hashed, append-only.
 
-Promises: a message is never changed; another text under the same name is a new version beside the
-old one. What left its source is retired, and stays.
+Promises: what was said is never changed; another text under the same name is a new version beside
+the old one. What left its source is retired, and stays. Only a message's place in its conversation
+and whether it is recalled follow the latest reading of its source.
 Refuses to know: how messages are searched, where they came from, what they mean.
 
 All functions take ``conn`` and run inside the caller's transaction.
@@ -12,15 +13,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import apsw
 
+from knowme.times import known_time
 from knowme.types import Message, Record
 
 Outcome = Literal["new", "changed", "moved", "unchanged"]
-"""``moved``: the same words at another place of their conversation."""
+"""``moved``: the same words, at another place of their conversation or in or out of recall."""
+
+_TEXTS = ("conversation", "external_id", "speaker", "text", "raw", "origin", "title")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,36 @@ class Current:
     raw_chars: int
     meta: str
     seq: int
+    recall: bool
+    speaker: str
+    at_ms: int | None
+
+
+def whole(text: str) -> str:
+    """Return text that SQLite holds without loss: lone surrogates and NULs become U+FFFD.
+
+    A NUL is legal in a SQLite text, but ``substr`` and ``length`` end at it.
+    """
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.replace("\0", "\ufffd")
+
+
+def storable(record: Record) -> Record:
+    """Return the record as the archive can hold it: whole texts, a time that a calendar has."""
+    changed: dict[str, Any] = {}
+    for name in _TEXTS:
+        text = getattr(record, name)
+        if text and (kept := whole(text)) != text:
+            changed[name] = kept
+    if record.at_ms is not None and not known_time(record.at_ms):
+        changed["at_ms"] = None
+    if record.seq >= 2**63:
+        changed["seq"] = 2**63 - 1
+    return replace(record, **changed) if changed else record
 
 
 def message_hash(record: Record) -> bytes:
@@ -44,6 +78,7 @@ def message_hash(record: Record) -> bytes:
 
 def put_conversation(conn: apsw.Connection, source: str, record: Record, now_ms: int) -> int:
     """Return the id of the record's conversation; create it, or note a title that came later."""
+    record = storable(record)
     row = conn.execute(
         "SELECT id, title FROM conversations WHERE source = ? AND external_id = ?",
         (source, record.conversation),
@@ -72,8 +107,8 @@ def find_conversation(conn: apsw.Connection, source: str, external_id: str) -> i
 def current(conn: apsw.Connection, conversation_id: int, external_id: str) -> Current | None:
     """Return the version of a message that counts now, or None."""
     row = conn.execute(
-        "SELECT id, hash, text, coalesce(length(raw), 0), meta, seq FROM messages"
-        " WHERE conversation_id = ? AND external_id = ? AND retired_ms IS NULL",
+        "SELECT id, hash, text, coalesce(length(raw), 0), meta, seq, recall, speaker, at_ms"
+        " FROM messages WHERE conversation_id = ? AND external_id = ? AND retired_ms IS NULL",
         (conversation_id, external_id),
     ).fetchone()
     return None if row is None else Current(*row)
@@ -85,23 +120,49 @@ def compare(
     """Tell what storing ``record`` would be.
 
     The same message may stand in a live file, in a backup and in a migrated store, with other
-    packaging. The same text with no more raw than we have is unchanged; a text that an earlier
-    version already had is a stale copy. A caller who replaces by name (``_upsert``) means what it
-    says: any difference is a change.
+    packaging. The same text that tells no more than we have (raw, time, speaker) is unchanged; a
+    text that an earlier version already had is a stale copy. A caller who replaces by name
+    (``_upsert``) means what it says: any difference is a change. An export tells which version each
+    record was (``_version``): it is unchanged where that version or a later one is the same.
     """
+    if "_version" in record.meta and _has_version(conn, conversation_id, record):
+        return "unchanged"
     if now is None:
         return "new"
     if record.meta.get("_upsert"):
-        same = now.hash == message_hash(record) and now.meta == _meta(record)
+        same = now.hash == message_hash(record)
+        same = same and json.loads(now.meta) == json.loads(_meta(record))
         return "unchanged" if same else "changed"
-    if now.text == record.text and len(record.raw or "") <= now.raw_chars:
+    if "_version" in record.meta:
+        return "changed"
+    if now.text == record.text and not _tells_more(record, now):
         return "unchanged"
     return "unchanged" if _was_version(conn, conversation_id, record) else "changed"
 
 
+def _tells_more(record: Record, now: Current) -> bool:
+    timed = record.at_ms is not None and now.at_ms is None
+    named = bool(record.speaker) and not now.speaker
+    return timed or named or len(record.raw or "") > now.raw_chars
+
+
 def _meta(record: Record) -> str:
     kept = {key: value for key, value in record.meta.items() if not key.startswith("_")}
-    return json.dumps(kept, ensure_ascii=False)
+    return whole(json.dumps(kept, ensure_ascii=False, default=str))
+
+
+def _has_version(conn: apsw.Connection, conversation_id: int, record: Record) -> bool:
+    return (
+        conn.execute(
+            "SELECT 1 FROM messages WHERE conversation_id = ? AND external_id = ? AND version >= ?"
+            " AND hash = ? AND meta = ? LIMIT 1",
+            (
+                conversation_id, record.external_id, min(int(record.meta["_version"]), 2**62),
+                message_hash(record), _meta(record),
+            ),
+        ).fetchone()
+        is not None
+    )  # fmt: skip
 
 
 def _was_version(conn: apsw.Connection, conversation_id: int, record: Record) -> bool:
@@ -120,21 +181,23 @@ def put(
 ) -> tuple[int, Outcome, int | None]:
     """Store one message. Returns (its id, what happened, the id of the version it replaces).
 
-    A negative ``seq`` means: behind the last one, or where the version before stood.
+    A negative ``seq`` means: behind the last one, or where the version before stood. The id is 0
+    for the copy of a message that is retired.
     """
+    record = storable(record)
     now = current(conn, conversation_id, record.external_id)
     outcome = compare(conn, conversation_id, record, now)
     seq = record.seq
     if seq < 0:
         seq = now.seq if now is not None else next_seq(conn, conversation_id)
     if outcome == "unchanged":
-        assert now is not None
-        if seq != now.seq:
-            conn.execute("UPDATE messages SET seq = ? WHERE id = ?", (seq, now.id))
-            return now.id, "moved", None
-        return now.id, outcome, None
+        return _follow(conn, record, seq, now)
     if now is not None:
         conn.execute("UPDATE messages SET retired_ms = ? WHERE id = ?", (now_ms, now.id))
+        if now.text == record.text and not {"_upsert", "_version"} & record.meta.keys():
+            # The same words, better told: what only the copy before knew is kept.
+            at_ms = now.at_ms if record.at_ms is None else record.at_ms
+            record = replace(record, at_ms=at_ms, speaker=record.speaker or now.speaker)
     conn.execute(
         "INSERT INTO messages(conversation_id, external_id, version, seq, role, speaker, text, raw,"
         " at_ms, hash, origin, meta, recall, recorded_ms) VALUES(?, ?, (SELECT"
@@ -150,6 +213,20 @@ def put(
     return conn.last_insert_rowid(), outcome, None if now is None else now.id
 
 
+def _follow(
+    conn: apsw.Connection, record: Record, seq: int, now: Current | None
+) -> tuple[int, Outcome, int | None]:
+    """Take over the place and the recall of what is otherwise known; a stale copy tells neither."""
+    if now is None:
+        return 0, "unchanged", None
+    if record.text != now.text or (seq, record.recall) == (now.seq, bool(now.recall)):
+        return now.id, "unchanged", None
+    conn.execute(
+        "UPDATE messages SET seq = ?, recall = ? WHERE id = ?", (seq, int(record.recall), now.id)
+    )
+    return now.id, "moved", None
+
+
 def retire(conn: apsw.Connection, conversation_id: int, external_id: str, now_ms: int) -> list[int]:
     """Retire one message, or all of the conversation when ``external_id`` is empty.
 
@@ -157,8 +234,8 @@ def retire(conn: apsw.Connection, conversation_id: int, external_id: str, now_ms
     """
     rows = conn.execute(
         "SELECT id FROM messages WHERE conversation_id = ? AND retired_ms IS NULL"
-        " AND (? = '' OR external_id = ?)",
-        (conversation_id, external_id, external_id),
+        + (" AND external_id = ?" if external_id else ""),
+        (conversation_id, external_id) if external_id else (conversation_id,),
     )
     ids = [row[0] for row in rows]
     conn.executemany("UPDATE messages SET retired_ms = ? WHERE id = ?", [(now_ms, i) for i in ids])
@@ -210,7 +287,8 @@ def read_marks(conn: apsw.Connection, source: str) -> dict[str, Any]:
 
 def put_marks(conn: apsw.Connection, source: str, marks: Mapping[str, Any], now_ms: int) -> None:
     """Store marks; a state of ``None`` forgets the unit."""
-    for unit, state in marks.items():
+    for name, state in marks.items():
+        unit = whole(name)
         if state is None:
             conn.execute("DELETE FROM marks WHERE source = ? AND unit = ?", (source, unit))
         else:

@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, tzinfo
 from functools import lru_cache
 from importlib.resources import files
@@ -129,6 +129,12 @@ async def ask(home: Home, asked: Asked) -> AsyncIterator[Event]:
     """
     if not asked.question.strip():
         raise InputError("The question is empty.", "Ask something.")
+    asked = replace(
+        asked,
+        question=archive.whole(asked.question),
+        conversation=archive.whole(asked.conversation),
+        system_prompt=archive.whole(asked.system_prompt),
+    )
     engine = await asyncio.to_thread(lambda: home.engine)
     began = time.perf_counter()
     turn = await asyncio.to_thread(_prepare, home, asked, engine)

@@ -20,7 +20,7 @@ from knowme import __version__, archive
 from knowme.db import rows, value
 from knowme.errors import HomeError
 from knowme.home import Home
-from knowme.times import iso, now_ms, zone
+from knowme.times import iso, minute, now_ms, zone
 
 FORMAT = "knowme-export"
 VERSION = 1
@@ -132,21 +132,21 @@ def _markdown(
     home: Home, conn: apsw.Connection, folder: Path, conversation: Mapping[str, Any]
 ) -> None:
     """Write one conversation as a page for people."""
-    name = re.sub(r"[^\w.-]+", "-", f"{conversation['external_id']}").strip("-.")[:80]
-    path = (
-        folder
-        / re.sub(r"[^\w.-]+", "-", conversation["source"])
-        / f"{conversation['id']}-{name}.md"
-    )
+    name = _file_name(conversation["external_id"])
+    path = folder / _file_name(conversation["source"]) / f"{conversation['id']}-{name}.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="\n") as page:
         page.write(f"# {conversation['title'] or conversation['external_id']}\n\n")
         _turns(conn, page, conversation["id"], home.settings.memory.timezone)
 
 
-def _turns(conn: apsw.Connection, page: TextIO, conversation: int, timezone: str) -> None:
-    from datetime import datetime
+def _file_name(name: str) -> str:
+    """Return what every file system takes: no separators, no leading dot, at most 120 bytes."""
+    plain = re.sub(r"[^\w.-]+", "-", name).strip("-.")
+    return plain.encode()[-120:].decode("utf-8", "ignore") or "-"
 
+
+def _turns(conn: apsw.Connection, page: TextIO, conversation: int, timezone: str) -> None:
     tz = zone(timezone)
     for role, speaker, text, at_ms in conn.execute(
         "SELECT role, speaker, text, at_ms FROM messages WHERE conversation_id = ?"
@@ -156,7 +156,5 @@ def _turns(conn: apsw.Connection, page: TextIO, conversation: int, timezone: str
         if role == "document":
             page.write(f"{text}\n\n")
             continue
-        when = ""
-        if isinstance(at_ms, int):
-            when = f" — {datetime.fromtimestamp(at_ms / 1000, tz):%Y-%m-%d %H:%M}"
-        page.write(f"**{speaker or role}**{when}\n\n{text}\n\n")
+        when = minute(at_ms, tz)
+        page.write(f"**{speaker or role}**{when and f' — {when}'}\n\n{text}\n\n")

@@ -49,6 +49,11 @@ class Follower:
             newest, oldest = memory.last_change(conn), memory.first_change(conn)
             if newest == self._at and self._at:
                 return
+            named = self.space.fingerprint
+            space = next((one for one in memory.spaces(conn) if one.fingerprint == named), None)
+            if space is None:  # another embedder has taken over; the caller will ask for its index
+                return
+            self.space = space  # the same embedder may be back under another number
             if self._at == 0 or self._at > newest or oldest > self._at + 1:
                 self._index.clear()
                 for ids, vectors in memory.read_vectors(conn, self.space, BATCH):

@@ -58,7 +58,7 @@ class Home:
         ours = (path / "config.yaml").exists() or (path / "memory.db").exists()
         if path.exists() and not path.is_dir():
             raise HomeError(f"{path} is not a folder.", "Name another: --home PATH")
-        if path.exists() and not ours and any(path.iterdir()):
+        if path.exists() and not ours and _foreign(path):
             raise HomeError(f"{path} holds something else.", "Name an empty folder: --home PATH")
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ class Home:
                 (path / name).mkdir(mode=0o700, exist_ok=True)
             settings = path / "config.yaml"
             if not settings.exists():
-                partial = path / ".config.yaml.partial"
+                partial = path / f".config.yaml.{os.getpid()}.partial"
                 partial.write_text(config_module.render_yaml(), encoding="utf-8")
                 partial.chmod(0o600)
                 partial.replace(settings)
@@ -212,6 +212,14 @@ class Home:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _foreign(path: Path) -> bool:
+    """Tell whether a folder holds what no `init`, not even one that runs right now, puts there."""
+    begun = ("memory.db", "config.yaml", ".config.yaml.")
+    return any(
+        entry.name not in FOLDERS and not entry.name.startswith(begun) for entry in path.iterdir()
+    )
 
 
 def _is(embedder: Embedder | None, fingerprint: str) -> bool:

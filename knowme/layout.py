@@ -7,6 +7,7 @@ Refuses to know: words, vectors, scores.
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from collections.abc import Iterable
@@ -30,6 +31,7 @@ _ROW = "SELECT id, before_id, after_id, words, role, at_ms FROM items"
 class Layout:
     """The arrays, each indexed by item id. Row 0 is nobody: it stands beside those who are alone.
 
+    What ``caught_up`` returned stays as it is: a search never sees half of a change.
     ``before`` and ``after`` are item ids (0: none), ``words`` counts, ``roles`` as in ROLES (0: no
     such item), ``days`` since the epoch (NO_DAY: unknown); ``total`` counts the items.
     """
@@ -44,6 +46,7 @@ class Layout:
         self._resize(1024)
 
     def _resize(self, size: int) -> None:
+        """Make new arrays of at least ``size``, with what the old ones hold."""
         old = getattr(self, "before", np.zeros(0, np.int64)).size
         more = max(0, size - old)
 
@@ -58,20 +61,20 @@ class Layout:
         self.days = grown("days", np.int32, self.NO_DAY)
 
     def caught_up(self, conn: apsw.Connection) -> Layout:
-        """Bring the arrays in step with the snapshot that ``conn`` reads, and return them."""
+        """Return the arrays in step with the snapshot that ``conn`` reads, or with a later one."""
         with self._lock:
             newest = memory.last_change(conn)
-            if newest != self._at:
-                self._follow(conn, newest)
+            if newest > self._at:  # else another thread has seen as much, or more
+                self._follow(conn)
                 self._at = newest
                 self.total = int(np.count_nonzero(self.roles))
-            return self
+            return copy.copy(self)
 
-    def _follow(self, conn: apsw.Connection, newest: int) -> None:
+    def _follow(self, conn: apsw.Connection) -> None:
         highest = int(value(conn, "SELECT coalesce(max(id), 0) FROM items"))
-        if highest >= self.before.size:
-            self._resize(max(highest + 1, self.before.size * 3 // 2))
-        if self._at < 0 or self._at > newest or memory.first_change(conn) > self._at + 1:
+        size = self.before.size
+        self._resize(size if highest < size else max(highest + 1, size * 3 // 2))
+        if self._at < 0 or memory.first_change(conn) > self._at + 1:
             self.roles[:] = 0
             self._put(conn.execute(_ROW))
             return

@@ -24,6 +24,8 @@ POSTINGS = 6000
 costs much."""
 CONTEXT_WEIGHT = 0.35
 """bm25 weight of the context column beside 1 for an item's own words."""
+COMMON = 500
+"""A word in so many items is not counted anew for each query."""
 FEW = 64
 """Under so many items bm25's idf says nothing: the share of the query that is covered stands in."""
 
@@ -31,11 +33,13 @@ Allowed = NDArray[np.int64] | None
 
 
 class Lexical:
-    """Finds items by words; keeps how many items have each word until memory grows by 2%."""
+    """Finds items by words; keeps how many items have a common word until memory grows by 2%.
+
+    Thread-safe.
+    """
 
     def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
-        self._counted_at = -1
+        self._kept: tuple[int, dict[str, int]] = (-1, {})
 
     def find(
         self, conn: apsw.Connection, text: str, total: int, allowed: Allowed = None
@@ -77,13 +81,18 @@ class Lexical:
         return {item: score / possible for item, score in found}
 
     def _count(self, conn: apsw.Connection, term: str, total: int) -> int:
-        if abs(total - self._counted_at) > 0.02 * total:
-            self._counts, self._counted_at = {}, total
-        if term not in self._counts:
-            self._counts[term] = value(
-                conn, "SELECT count(*) FROM item_fts WHERE item_fts MATCH ?", (_any([term]),)
+        counted_at, counts = self._kept
+        if abs(total - counted_at) > 0.02 * total:
+            counts = {}
+            self._kept = (total, counts)
+        count = counts.get(term)
+        if count is None:
+            count = int(
+                value(conn, "SELECT count(*) FROM item_fts WHERE item_fts MATCH ?", (_any([term]),))
             )
-        return self._counts[term]
+            if count >= COMMON:  # a rare word is counted in no time, and its next item must count
+                counts[term] = count
+        return min(count, total)  # memory may have shrunk since
 
 
 def _any(terms: Sequence[str]) -> str:
@@ -98,7 +107,7 @@ def _covered(conn: apsw.Connection, terms: Sequence[str], total: int) -> dict[in
         match = rows(
             conn, "SELECT rowid FROM item_fts WHERE item_fts MATCH ?", (f'self: "{term}"',)
         )
-        weight = math.log1p((total - len(match) + 0.5) / (len(match) + 0.5))
+        weight = math.log1p((max(0, total - len(match)) + 0.5) / (len(match) + 0.5))
         whole += weight
         for (item,) in match:
             found[item] += weight

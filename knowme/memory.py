@@ -116,12 +116,10 @@ def add_items(conn: apsw.Connection, message_ids: Sequence[int]) -> dict[int, st
                 ),
             )  # fmt: skip
             made[conn.last_insert_rowid()] = passage(role, speaker, piece)
-    touched = set(made)
-    for item_id in made:
-        touched.update(n for n in _beside(conn, item_id) if n is not None)
-    _link(conn, touched)
+    beside = _link(conn, made) - set(made)
+    _link(conn, beside)
     write_words(conn, _followed_by(conn, made))
-    _note_changes(conn, touched)
+    _note_changes(conn, {*made, *beside})
     return made
 
 
@@ -144,7 +142,7 @@ def drop_items(conn: apsw.Connection, message_ids: Iterable[int]) -> int:
     ids = [row[0] for row in found]
     if not ids:
         return 0
-    beside = {n for pair in _links(conn, ids).values() for n in pair if n is not None} - set(ids)
+    beside = _linked(conn, ids) - set(ids)
     follow = _followed_by(conn, ids) - set(ids)
     for item_id in ids:
         conn.execute("DELETE FROM item_fts WHERE rowid = ?", (item_id,))
@@ -158,47 +156,49 @@ def drop_items(conn: apsw.Connection, message_ids: Iterable[int]) -> int:
 
 
 def move_items(conn: apsw.Connection, message_ids: Sequence[int]) -> None:
-    """Follow messages that moved within their conversation: order, neighbours, context."""
+    """Follow messages that moved within their conversation, or left recall: order, neighbours."""
     listed = json.dumps(list(message_ids))
+    quiet = "SELECT id FROM messages WHERE id IN (SELECT value FROM json_each(?)) AND NOT recall"
+    drop_items(conn, [row[0] for row in rows(conn, quiet, (listed,))])
     chosen = "message_id IN (SELECT value FROM json_each(?))"
     ids = [row[0] for row in rows(conn, f"SELECT id FROM items WHERE {chosen}", (listed,))]
-    around = {n for pair in _links(conn, ids).values() for n in pair if n is not None}
+    around = _linked(conn, ids)
     conn.execute(
         "UPDATE items SET seq = (SELECT seq FROM messages m WHERE m.id = message_id)"
         f" WHERE {chosen}",
         (listed,),
     )
-    around.update(n for item in ids for n in _beside(conn, item) if n is not None)
+    around |= _link(conn, ids)
+    _link(conn, around)
     touched = {*ids, *around}
-    _link(conn, touched)
     write_words(conn, _followed_by(conn, touched))
     _note_changes(conn, touched)
 
 
-def _beside(conn: apsw.Connection, item_id: int) -> tuple[int | None, int | None]:
-    """Find the items directly before and after one in its conversation."""
-    found = []
-    for order, sign in (("DESC", "<"), ("ASC", ">")):
-        found.append(
-            value(
-                conn,
-                f"SELECT i.id FROM items i JOIN items me ON me.id = ?"
-                f" WHERE i.conversation_id = me.conversation_id"
-                f" AND (i.seq, i.start, i.id) {sign} (me.seq, me.start, me.id)"
-                f" ORDER BY i.seq {order}, i.start {order}, i.id {order} LIMIT 1",
-                (item_id,),
-            )
-        )
-    return found[0], found[1]
+_BESIDE = """coalesce(
+  (SELECT i.id FROM items i WHERE i.conversation_id = me.conversation_id AND i.seq = me.seq
+   AND (i.start, i.id) {sign} (me.start, me.id) ORDER BY i.start {order}, i.id {order} LIMIT 1),
+  (SELECT i.id FROM items i WHERE i.conversation_id = me.conversation_id AND i.seq {sign} me.seq
+   ORDER BY i.seq {order}, i.start {order}, i.id {order} LIMIT 1))"""
+"""The item directly beside ``me``: in two steps, because thousands may share one seq."""
+
+_LINK = (
+    "UPDATE items AS me SET before_id = " + _BESIDE.format(sign="<", order="DESC")
+    + ", after_id = " + _BESIDE.format(sign=">", order="ASC")
+    + " WHERE id IN (SELECT value FROM json_each(?))"
+)  # fmt: skip
 
 
-def _link(conn: apsw.Connection, item_ids: Iterable[int]) -> None:
-    """Write down who stands beside these items."""
-    for item_id in item_ids:
-        conn.execute(
-            "UPDATE items SET before_id = ?, after_id = ? WHERE id = ?",
-            (*_beside(conn, item_id), item_id),
-        )
+def _link(conn: apsw.Connection, item_ids: Iterable[int]) -> set[int]:
+    """Write down who stands beside these items; returns those who do."""
+    ids = list(item_ids)
+    conn.execute(_LINK, (json.dumps(ids),))
+    return _linked(conn, ids)
+
+
+def _linked(conn: apsw.Connection, item_ids: Iterable[int]) -> set[int]:
+    """Return who stands beside these items, as written down."""
+    return {n for pair in _links(conn, item_ids).values() for n in pair if n is not None}
 
 
 def _links(
@@ -227,12 +227,21 @@ def text_of(conn: apsw.Connection, item_ids: Iterable[int]) -> dict[int, str]:
     """Return the words of items, by id."""
     found = rows(
         conn,
-        "SELECT i.id, coalesce(i.text, substr(m.text, i.start + 1, i.end - i.start))"
-        " FROM items i LEFT JOIN messages m ON m.id = i.message_id"
-        " WHERE i.id IN (SELECT value FROM json_each(?))",
+        "SELECT id, text, message_id, start, end FROM items"
+        " WHERE id IN (SELECT value FROM json_each(?))",
         (json.dumps(list(item_ids)),),
     )
-    return dict(found)
+    whole: dict[int, str] = dict(  # each once: a long document has thousands of items
+        rows(
+            conn,
+            "SELECT id, text FROM messages WHERE id IN (SELECT value FROM json_each(?))",
+            (json.dumps(sorted({row[2] for row in found if row[2] is not None})),),
+        )
+    )
+    return {
+        item: whole.get(message, "")[start:end] if text is None else text
+        for item, text, message, start, end in found
+    }
 
 
 def passages(conn: apsw.Connection, item_ids: Sequence[int]) -> list[str]:
@@ -357,13 +366,25 @@ def _has_vectors(conn: apsw.Connection, space_id: int) -> bool:
     )
 
 
-def promote(conn: apsw.Connection, space_id: int) -> bool:
-    """Let a filled embedder serve, and drop the others' vectors. False if items still lack one."""
-    if missing(conn, space_id, 1):
+def holds(conn: apsw.Connection, space: Space) -> bool:
+    """Tell whether this embedder is still registered: another process may have let one take over.
+
+    Its number alone says nothing, for numbers are used again.
+    """
+    registered = value(conn, "SELECT fingerprint FROM embedders WHERE id = ?", (space.id,))
+    return bool(registered == space.fingerprint)
+
+
+def promote(conn: apsw.Connection, space: Space) -> bool:
+    """Let a filled embedder serve, and drop the others' vectors.
+
+    False if items still lack a vector of it, or if it is no longer registered.
+    """
+    if not holds(conn, space) or missing(conn, space.id, 1):
         return False
-    conn.execute("DELETE FROM vectors WHERE embedder_id <> ?", (space_id,))
-    conn.execute("DELETE FROM embedders WHERE id <> ?", (space_id,))
-    conn.execute("UPDATE embedders SET state = 'serving' WHERE id = ?", (space_id,))
+    conn.execute("DELETE FROM vectors WHERE embedder_id <> ?", (space.id,))
+    conn.execute("DELETE FROM embedders WHERE id <> ?", (space.id,))
+    conn.execute("UPDATE embedders SET state = 'serving' WHERE id = ?", (space.id,))
     return True
 
 
@@ -379,15 +400,21 @@ def unpack(blobs: Sequence[bytes], dims: int) -> Vectors:
 
 
 def put_vectors(
-    conn: apsw.Connection, space_id: int, item_ids: Sequence[int], vectors: Vectors
-) -> None:
-    """Store the vectors (n, dims) of these items. Items that are gone meanwhile are passed over."""
+    conn: apsw.Connection, space: Space, item_ids: Sequence[int], vectors: Vectors
+) -> bool:
+    """Store the vectors (n, dims) of these items. Items that are gone meanwhile are passed over.
+
+    False, and nothing stored, where the embedder is no longer registered.
+    """
+    if not holds(conn, space):
+        return False
     conn.executemany(
         "INSERT INTO vectors(item_id, embedder_id, vector) SELECT id, ?, ? FROM items WHERE id = ?"
         " ON CONFLICT(embedder_id, item_id) DO UPDATE SET vector = excluded.vector",
-        [(space_id, blob, i) for i, blob in zip(item_ids, pack(vectors), strict=True)],
+        [(space.id, blob, i) for i, blob in zip(item_ids, pack(vectors), strict=True)],
     )
     _note_changes(conn, item_ids)
+    return True
 
 
 def missing(conn: apsw.Connection, space_id: int, limit: int, below: int = 2**62) -> list[int]:
@@ -443,7 +470,7 @@ def vectors_of(
 
 def mean_vector(conn: apsw.Connection, space: Space, sample: int) -> Vectors:
     """Return the average (dims,) of about ``sample`` vectors, evenly chosen by item id."""
-    every = max(1, count(conn) // sample)
+    every = max(1, count(conn) // sample) | 1  # odd: turns alternate, an even step hears one side
     found = rows(
         conn,
         "SELECT vector FROM vectors WHERE embedder_id = ? AND item_id % ? = 0",

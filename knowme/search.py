@@ -28,7 +28,7 @@ from knowme.errors import InputError, ModelError
 from knowme.fuse import Candidates, Scores, Weights, fuse
 from knowme.layout import ROLES, Layout
 from knowme.lexical import FOUND, Lexical
-from knowme.times import now_ms
+from knowme.times import known_time, now_ms
 from knowme.types import Hit, Neighbour, Query
 
 if TYPE_CHECKING:
@@ -64,6 +64,10 @@ class Searcher:
             raise InputError("The query is empty.", "Say what to search for.")
         if query.top_k < 1:
             raise InputError(f"top_k is {query.top_k}.", "Use a whole number from 1.")
+        for name in ("now_ms", "since_ms", "until_ms"):
+            at = getattr(query, name)
+            if at is not None and not known_time(at):
+                raise InputError(f"{name} is {at}, which no calendar has.", "Use ms since 1970.")
         vector, space = self._embed(query.text)
         index = None if space is None else self.home.index(space)
         with self.home.db.read() as conn:

@@ -10,9 +10,11 @@ Refuses to know: any source's format, how search ranks.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,9 @@ from knowme import archive, jobs, memory, plugins
 from knowme.config import SourceSettings
 from knowme.db import value
 from knowme.errors import ConfigError, InputError, KnowmeError, ModelError
-from knowme.home import Home, now_ms
+from knowme.home import Home
 from knowme.seams import Embedder, Vectors
-from knowme.times import parse_time
+from knowme.times import now_ms, parse_time
 from knowme.types import Counts, Mark, Record, Role
 
 BATCH_RECORDS = 256
@@ -92,7 +94,7 @@ def store(
                 tally.skip(record)
             elif record is not None:
                 tally.by["read"] += 1
-                batch.append(_clean(record))
+                batch.append(archive.storable(record))
                 chars += len(record.text) + len(record.raw or "")
             if mark is not None:
                 marks[mark.unit] = mark.state
@@ -105,20 +107,6 @@ def store(
     return tally.counts()
 
 
-def _clean(record: Record) -> Record:
-    """Make every text storable: lone surrogates (half an emoji) become U+FFFD."""
-    try:
-        record.text.encode()
-        (record.raw or "").encode()
-        return record
-    except UnicodeEncodeError:
-        return replace(record, text=_whole(record.text), raw=record.raw and _whole(record.raw))
-
-
-def _whole(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 class _Writer:
     """Writes batches of one source: embed first, then one transaction."""
 
@@ -126,12 +114,19 @@ class _Writer:
         self.home = home
         self.source = source
         self.problem = ""
+        self._open()
+
+    def _open(self) -> None:
         try:
-            self.space, self.embedder = open_space(home)
+            self.space, self.embedder = open_space(self.home)
         except ConfigError as error:  # a package is missing: words can be stored all the same
             self.space, self.embedder, self.problem = None, None, str(error)
 
     def write(self, batch: Sequence[Record], marks: Mapping[str, Any], tally: Tally) -> None:
+        with self.home.db.read() as conn:
+            taken_over = self.space is not None and not memory.holds(conn, self.space)
+        if taken_over:  # another process has let another embedder serve
+            self._open()
         vectors = self._embed(self._fresh_texts(batch))
         outcomes = self.home.db.write(lambda conn: self._store(conn, batch, marks, vectors))
         tally.by.update(outcomes)
@@ -157,6 +152,8 @@ class _Writer:
         if conversation is None:
             return False
         now = archive.current(conn, conversation, record.external_id)
+        if now is not None and not now.recall:
+            return False
         return archive.compare(conn, conversation, record, now) == "unchanged"
 
     def _source(self, record: Record) -> str:
@@ -187,11 +184,12 @@ class _Writer:
         if moved:
             memory.move_items(conn, moved)
         made = memory.add_items(conn, fresh)
-        if self.space is not None:
+        if made and self.space is not None:
             have = {item: vectors[text] for item, text in made.items() if text in vectors}
-            if have:
-                memory.put_vectors(conn, self.space.id, list(have), _stack(list(have.values())))
-            if len(have) < len(made):
+            stored = bool(have) and memory.put_vectors(
+                conn, self.space, list(have), _stack(list(have.values()))
+            )
+            if not stored or len(have) < len(made):
                 jobs.enqueue(conn, "reindex", {}, unique_key="reindex")
         archive.put_marks(conn, self.source, marks, stamp)
         memory.prune_changes(conn)
@@ -221,8 +219,8 @@ class _Writer:
             memory.drop_items(conn, [replaced])
         if outcome == "moved":
             moved.append(message)
-        elif outcome != "unchanged":
-            fresh.append(message)
+        if outcome != "unchanged":
+            fresh.append(message)  # also what moved: it may have come into recall
         return Counter({"unchanged" if outcome == "moved" else outcome: 1})
 
 
@@ -237,7 +235,8 @@ def _leave_other_conversations(
 ) -> None:
     """An upsert under a known id may name another conversation: the old place is given up."""
     rows = conn.execute(
-        "SELECT m.id FROM messages m JOIN conversations c ON c.id = m.conversation_id"
+        # CROSS JOIN: by the message's name, never through every conversation of the source.
+        "SELECT m.id FROM messages m CROSS JOIN conversations c ON c.id = m.conversation_id"
         " WHERE m.external_id = ? AND m.retired_ms IS NULL AND c.source = ?"
         " AND c.external_id <> ?",
         (record.external_id, source, record.conversation),
@@ -317,7 +316,7 @@ def _read(
 
 def import_path(home: Home, path: Path, kind: str, progress: Progress | None = None) -> Counts:
     """Read a file or folder once, as the source ``kind``. Raises SourceError, ConfigError."""
-    name = f"import:{path.absolute()}"
+    name = archive.whole(f"import:{path.absolute()}")
     return store(home, name, _read(home, name, SourceSettings(kind=kind, path=str(path))), progress)
 
 
@@ -366,12 +365,17 @@ def _document(number: int, text: str, meta: Mapping[str, Any], id: str | None) -
         raise InputError(f"Document {number} is empty.", "Leave it out.")
     if own := next((key for key in meta if str(key).startswith("_")), None):
         raise InputError(f"metadatas[{number}] has the key {own!r}.", "Begin it with a letter.")
+    try:
+        json.dumps(meta, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"metadatas[{number}] is not JSON: {error}.") from error
     if id is not None and not id:
         raise InputError(f"The id of document {number} is empty.", "Leave it out, or name it.")
     session = str(meta.get("session") or meta.get("conversation") or "")
     at_ms = parse_time(meta.get("timestamp"), f"metadatas[{number}].timestamp")
     speaker = str(meta.get("speaker") or "")
-    name = id or hashlib.sha256(f"{session}\0{speaker}\0{at_ms}\0{text}".encode()).hexdigest()[:24]
+    said = f"{session}\0{speaker}\0{at_ms}\0{text}"
+    name = id or hashlib.sha256(said.encode("utf-8", "replace")).hexdigest()[:24]
     shared: dict[str, Any] = {
         "external_id": name, "text": text, "at_ms": at_ms, "seq": -1,
         "meta": {**meta, "_upsert": True},
@@ -427,14 +431,14 @@ def reindex(home: Home, progress: Callable[[int, int], bool | None] | None = Non
     if embedder is None:
         return 0
     fingerprint, dims, spec = embedder.fingerprint, embedder.dims, home.embedder_spec()
-    space = home.db.write(lambda c: memory.put_space(c, fingerprint, dims, spec, now_ms()))
     done = 0
-    while True:
+    while True:  # each time around: another process may have let another embedder take over
+        space = home.db.write(lambda c: memory.put_space(c, fingerprint, dims, spec, now_ms()))
         step, stopped = _embed_missing(home, embedder, space, done, progress)
         done += step
         if stopped:
             return done
-        if step == 0 and home.db.write(lambda c: memory.promote(c, space.id)):
+        if step == 0 and home.db.write(partial(memory.promote, space=space)):
             return done
 
 
@@ -456,11 +460,9 @@ def _embed_missing(
         if not ids:
             return step, False
         vectors = embedder.embed(texts, "document")
-
-        def put(conn: apsw.Connection, ids: list[int] = ids, vectors: Vectors = vectors) -> None:
-            memory.put_vectors(conn, space.id, ids, vectors)
-
-        home.db.write(put)
+        put = partial(memory.put_vectors, space=space, item_ids=ids, vectors=vectors)
+        if not home.db.write(put):
+            return step, False
         below, step = ids[-1], step + len(ids)
         if progress and progress(done + step, max(total, done + step)):
             return step, True

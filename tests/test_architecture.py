@@ -21,7 +21,7 @@ RANKS = [
     {"context", "compress", "route", "models", "follow", "fuse", "layout", "lexical", "search"}
     | {"quotes"},
     {"archive", "memory", "facts", "profile"},
-    {"plugins", "config", "configfile", "db", "schema", "lock", "modelstore"},
+    {"plugins", "config", "configfile", "db", "schema", "lock", "modelstore", "convert"},
     {"dates", "times", "words"},
     {"seams"},
     {"types", "errors", "__init__"},

@@ -55,6 +55,57 @@ def test_an_export_read_back_is_the_same_archive(home, tmp_path) -> None:
     assert counts["messages"] == len(kept(home))
 
 
+def test_every_version_comes_back_even_one_that_says_the_old_words_again(home, tmp_path) -> None:
+    for text in ("green tea", "black coffee", "green tea"):
+        ingest(home, [text], None, ["drink"])
+    for number in (1, 2):
+        ingest(home, ["a number"], [{"n": number}], ["meta"])
+    say = {"conversation": "s", "external_id": "a", "text": "hello"}
+    for more in ({"recall": False}, {"at_ms": 5}, {"raw": "{}", "seq": 7}):
+        store(home, "openclaw", [(Record("message", **{**say, **more}), None)])
+    store(home, "other", [(Record("message", **say), None)])
+    for kind in ("section", "removed", "section"):
+        store(home, "notes", [(Record(kind, "d", "1", "document", text="a section"), None)])
+    export(home, tmp_path / "out")
+    with fresh(tmp_path / "copy") as copy:
+        import_path(copy, tmp_path / "out", "knowme")
+        assert kept(copy) == kept(home)
+        assert copy.search(Query("green tea"))[0].text == "green tea"
+        assert copy.search(Query("a number"))[0].metadata == {"n": 2}
+
+
+def test_a_later_export_brings_only_what_is_new(home, tmp_path) -> None:
+    ingest(home, ["green tea", "red wine"], None, ["drink", "wine"])
+    store(home, "notes", [(Record("section", "d", "1", "document", text="gone"), None)])
+    store(home, "notes", [(Record("removed", "d", "1"), None)])
+    with fresh(tmp_path / "copy") as copy:
+        for number, text in enumerate(("black coffee", "green tea", "hot chocolate")):
+            export(home, tmp_path / str(number))
+            import_path(copy, tmp_path / str(number), "knowme")
+            assert kept(copy) == kept(home)
+            ingest(home, [text], None, ["drink"])
+
+
+@pytest.mark.parametrize(
+    ("conversation", "source"),
+    [
+        ("𠀀" * 200, "s"),
+        ("c", "import:/" + "long/" * 100),
+        ("..", ".."),
+        ("", "/"),
+        ("a\nb", "é" * 200),
+    ],
+)
+def test_a_page_has_a_name_that_every_file_system_takes(
+    home, tmp_path, conversation, source
+) -> None:
+    record = Record("message", conversation, "a", text="hi there", at_ms=-(10**13))
+    store(home, source, [(record, None)])
+    export(home, tmp_path / "out")
+    (page,) = (tmp_path / "out" / "markdown").glob("*/*.md")
+    assert "hi there" in page.read_text(encoding="utf-8")
+
+
 async def _ask(home) -> None:
     async for _ in ask(home, Asked("Where is Lisbon?")):
         pass

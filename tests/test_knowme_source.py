@@ -44,7 +44,8 @@ def test_a_message_comes_back_as_it_was(export):
     assert (one.role, one.speaker, one.text, one.raw) == ("user", "Rui", "hello", '{"x": 1}')
     assert (one.at_ms, one.seq, one.origin, one.title) == (5, 7, "a.jsonl:3", "T")
     assert one.recall is False
-    assert one.meta == {"channel": "Telegram", "_source": "openclaw", "_kind": "chat"}
+    origin = {"_source": "openclaw", "_kind": "chat", "_version": 1}
+    assert one.meta == {"channel": "Telegram", **origin}
 
 
 def test_a_document_comes_back_as_sections(export):

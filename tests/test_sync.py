@@ -1,11 +1,14 @@
 import json
+import os
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from knowme import archive, memory
 from knowme.db import rows, value
-from knowme.errors import InputError, ModelDownError
-from knowme.sync import ingest, pending, reindex, store
+from knowme.errors import InputError, ModelDownError, StoreError
+from knowme.sync import import_path, ingest, pending, reindex, store
 from knowme.types import Mark, Query, Record
 
 
@@ -287,3 +290,144 @@ def test_rebuilding_items_from_the_archive_gives_the_same_names(home) -> None:
 
     assert home.db.write(again) == before
     assert json.dumps(before)
+
+
+def replace_embedder(conn) -> None:
+    """What another process does that has another embedder, and fills it first."""
+    conn.execute("DELETE FROM vectors")
+    conn.execute("DELETE FROM embedders")
+    other = memory.put_space(conn, "another", 4, {"kind": "hashing", "dims": 64}, 1)
+    ids = [row[0] for row in rows(conn, "SELECT id FROM items")]
+    memory.put_vectors(conn, other, ids, np.ones((len(ids), 4), np.float32))
+
+
+@pytest.mark.parametrize("when", ["between batches", "while a batch is embedded"])
+def test_an_embedder_that_takes_over_during_a_sync_costs_no_message(
+    home, monkeypatch, when
+) -> None:
+    put(home, said("c", "a", "the first words", 1))
+    embed = home.embedder.embed
+
+    def embed_late(texts, kind):
+        monkeypatch.undo()
+        home.db.write(replace_embedder)
+        return embed(texts, kind)
+
+    def records():
+        yield said("c", "b", "zebra stripes", 2), None
+        if when == "between batches":
+            yield from ((None, Mark(str(n), n)) for n in range(300))
+            home.db.write(replace_embedder)
+        else:
+            monkeypatch.setattr(home.embedder, "embed", embed_late)
+        yield said("c", "d", "lion manes", 3), None
+
+    assert store(home, "openclaw", records()).new == 2
+    with home.db.read() as conn:
+        assert value(conn, "SELECT count(*) FROM items") == 3
+        fit = "SELECT count(*) FROM vectors v JOIN embedders e ON e.id = v.embedder_id"
+        wrong = f"{fit} WHERE length(v.vector) <> 2 * e.dims"
+        assert value(conn, wrong) == 0  # never one embedder's vectors under another's name
+        assert value(conn, "SELECT count(*) FROM jobs WHERE kind = 'reindex'") == 1
+    reindex(home)
+    assert pending(home) == 0
+    assert home.search(Query("lion manes"))[0].distance is not None
+
+
+def test_a_reindex_whose_embedder_was_dropped_begins_again(home, monkeypatch) -> None:
+    put(home, *(said("c", str(n), f"text number {n}", n) for n in range(5)))
+    home.db.write(replace_embedder)
+    embed = home.embedder.embed
+    took_over = []
+
+    def once(texts, kind):
+        if not took_over:
+            took_over.append(home.db.write(replace_embedder))
+        return embed(texts, kind)
+
+    monkeypatch.setattr(home.embedder, "embed", once)
+    assert reindex(home) == 5
+    space = home.space()
+    assert space is not None and space.fingerprint == home.embedder.fingerprint
+    assert pending(home) == 0
+
+
+def test_a_message_that_comes_into_recall_has_its_vector_at_once(home) -> None:
+    put(home, said("c", "a", "heartbeat ping", 1, recall=False))
+    put(home, said("c", "a", "heartbeat ping", 1))
+    assert home.search(Query("heartbeat"))[0].distance is not None
+    assert pending(home) == 0
+
+
+def test_a_full_disk_stores_nothing_by_half_and_says_what_to_do(home) -> None:
+    put(home, said("c", "a", "kept words", 1))
+
+    def narrow(conn):
+        return conn.pragma("max_page_count", conn.pragma("page_count") + 20)
+
+    widest = 2**30
+    home.db.write(narrow)
+    many = [said("c", f"n{n}", f"unkept {n} " * 50, n, raw="x" * 5000) for n in range(200)]
+    with pytest.raises(StoreError, match=r"full.*Free some space"):
+        put(home, *many, marks=[Mark("file", 1)])
+    home.db.write(lambda conn: conn.pragma("max_page_count", widest))
+    with home.db.read() as conn:
+        assert value(conn, "SELECT count(*) FROM messages") == 1
+        assert archive.read_marks(conn, "openclaw") == {}
+        assert conn.pragma("integrity_check") == "ok"
+    assert put(home, *many).new == 200
+
+
+def test_ten_megabytes_in_one_message_are_one_item(home) -> None:
+    put(home, said("c", "a", "needle " + "straw " * 1_700_000, 1), said("c", "b", "next", 2))
+    with home.db.read() as conn:
+        assert memory.count(conn) == 2
+        assert value(conn, "SELECT count(*) FROM item_fts WHERE item_fts MATCH 'self: needle'") == 1
+
+
+def test_an_upsert_is_looked_up_by_its_name_not_through_every_conversation(home) -> None:
+    ingest(home, ["a text"], None, ["x"])
+    plans = []
+
+    def watch(conn):
+        def seen(_, sql, bindings):
+            if "CROSS JOIN" in sql:
+                plans.append((sql, bindings))
+            return True
+
+        conn.exec_trace = seen
+
+    home.db.write(watch)
+    ingest(home, ["another text"], None, ["x"])
+    with home.db.read() as conn:
+        told = [row[3] for row in rows(conn, f"EXPLAIN QUERY PLAN {plans[0][0]}", plans[0][1])]
+    assert told[0].startswith("SEARCH m USING INDEX messages_external")
+    assert told[1].startswith("SEARCH c USING INTEGER PRIMARY KEY")
+
+
+@pytest.mark.parametrize(
+    ("document", "meta", "id"),
+    [("half \ud83d emoji", {}, None), ("x", {"session": "\ud83d", "speaker": "\udcff"}, "\ud83d")],
+)
+def test_half_an_emoji_in_a_document_is_stored_readably(home, document, meta, id) -> None:
+    ids = None if id is None else [id]
+    for again in (False, True):
+        counts, total = ingest(home, [document], [meta], ids)
+        assert (counts.new, counts.unchanged, total) == (not again, again, 1)
+
+
+@pytest.mark.parametrize("meta", [{"x": float("nan")}, {"x": {1}}, {"timestamp": 1e18}])
+def test_metadata_that_cannot_be_kept_is_refused_by_its_number(home, meta) -> None:
+    with pytest.raises(InputError, match=r"metadatas\[0\]"):
+        ingest(home, ["a"], [meta])
+
+
+def test_a_note_whose_name_is_not_unicode_is_read(home, tmp_path) -> None:
+    note = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.md"))
+    try:
+        note.write_text("# A\nzebra stripes", encoding="utf-8")
+    except OSError:
+        pytest.skip("needs a file system that takes any bytes as a name")
+    assert import_path(home, note, "markdown").new == 1
+    assert import_path(home, note, "markdown").new == 0
+    assert import_path(home, tmp_path, "markdown").new == 1

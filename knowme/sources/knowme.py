@@ -147,7 +147,7 @@ def _record(row: Mapping[str, Any], books: _Books, origin: str) -> Record:
     role = _text(row, "role")
     meta = row.get("meta")
     about = dict(meta) if isinstance(meta, dict) else {}
-    about["_source"] = source
+    about |= {"_source": source, "_version": _number(row, "version") or 1}
     if kind:
         about["_kind"] = kind
     return Record(
