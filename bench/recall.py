@@ -1,9 +1,10 @@
 """The table of recall, from the result files of the retrieval harness.
 
-    python bench/recall.py FOLDER... [--markdown]
+    python bench/recall.py [NAME=]FOLDER... [--markdown]
 
 Each FOLDER holds {locomo,beam100k,pref-explicit,pref-implicit}.json, as the harness writes them
-with --out. Prints one JSON line: system, set, recall@10, with the macro average and the minimum.
+with --out; "NAME=FOLDER" gives the system in it another name. Prints one JSON line: system, set,
+recall@10, with the macro average and the minimum.
 """
 
 import argparse
@@ -13,15 +14,17 @@ from pathlib import Path
 SETS = ("locomo", "beam100k", "pref-explicit", "pref-implicit")
 
 
-def read(folders: list[Path]) -> dict[str, dict[str, dict[str, float]]]:
+def read(folders: list[str]) -> dict[str, dict[str, dict[str, float]]]:
     table: dict[str, dict[str, dict[str, float]]] = {}
-    for folder in folders:
+    for given in folders:
+        called, _, path = given.rpartition("=")
+        folder = Path(path)
         for name in SETS:
             if not (folder / f"{name}.json").exists():
                 continue
             for result in json.loads((folder / f"{name}.json").read_text())["results"]:
                 rows = result["rows"]
-                table.setdefault(result["system"], {})[name] = {
+                table.setdefault(called or result["system"], {})[name] = {
                     f"recall@{k}": round(100 * sum(r[f"recall@{k}"] for r in rows) / len(rows), 1)
                     for k in (5, 10, 20)
                 } | {"p50_ms": round(result["p50"], 1), "questions": len(rows)}
@@ -37,7 +40,7 @@ def summary(sets: dict[str, dict[str, float]]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("folders", nargs="+")
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
     table = read(options.folders)

@@ -11,14 +11,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowme import console
-from knowme.commands.recall import answer, print_hits, print_receipt
+from knowme.commands.recall import answer, answerer, print_hits, print_receipt
 from knowme.console import bold, dim, say
 from knowme.errors import KnowmeError
 
@@ -35,8 +34,9 @@ class Talk:
 
     home: Home
     runner: asyncio.Runner
-    conversation: str
+    conversation: str  # "": the next question begins one
     started: Started | None = None
+    latest: str = ""  # the conversation of the last answer
     over: bool = False
 
     def ask(self, question: str) -> None:
@@ -44,13 +44,19 @@ class Talk:
         from knowme.ask import Asked
 
         asked = Asked(question, conversation=self.conversation, surface="chat")
+        before = self.started
         try:
-            self.started, _ = self.runner.run(answer(self.home, asked))
-            self._rests_on(self.started)
+            started, _ = self.runner.run(answer(self.home, asked, on_start=self._begun))
+            self._rests_on(started)
         except KeyboardInterrupt:
-            say()
+            if self.started is before:
+                say()
             console.note(dim("stopped; what was said so far is kept"))
         say()
+
+    def _begun(self, started: Started) -> None:
+        self.started = started
+        self.conversation = self.latest = started.conversation
 
     def _rests_on(self, started: Started) -> None:
         from knowme.times import day, zone
@@ -74,6 +80,8 @@ class Talk:
         del rest
         if self.started is None:
             console.note("Nothing was asked yet.")
+        elif not self.started.sources:
+            console.note("The last answer rests on nothing that is remembered.")
         else:
             print_hits(self.started.sources, zone(self.home.settings.memory.timezone))
 
@@ -91,7 +99,7 @@ class Talk:
     def new(self, rest: str) -> None:
         """Begin another conversation: what was said here is no longer in view."""
         del rest
-        self.conversation = _fresh()
+        self.conversation = ""
         self.started = None
         console.note(dim("a new conversation"))
 
@@ -99,13 +107,14 @@ class Talk:
         """Who answers."""
         del rest
         engine = self.home.engine
-        say(f"{engine.model} ({engine.name})")
+        say(answerer(engine.model, engine.name))
 
     def help(self, rest: str) -> None:
         """This list."""
         del rest
         for name, does in COMMANDS.items():
-            say(f"  {bold('/' + name):<20} {does.__doc__}")
+            told = console.wrap(does.__doc__ or "", f"  {'/' + name:<10}", " " * 12)
+            say(told.replace(f"/{name}", bold(f"/{name}"), 1))
         say("  Ctrl-C stops an answer, Ctrl-D leaves.")
 
     def quit(self, rest: str) -> None:
@@ -125,25 +134,20 @@ COMMANDS: dict[str, Callable[[Talk, str], None]] = {
 }
 
 
-def _fresh() -> str:
-    return f"chat-{uuid.uuid4().hex[:12]}"
-
-
 def run(home: Home, conversation: str = "") -> None:
     """Talk until the person leaves. Raises KnowmeError only before the first question."""
     engine = home.engine
     with asyncio.Runner() as runner:
-        talk = Talk(home, runner, conversation or _fresh())
-        console.note(dim(f"{engine.model} ({engine.name}). /help lists the commands."))
+        talk = Talk(home, runner, conversation)
+        console.note(dim(f"{answerer(engine.model, engine.name)}. /help lists the commands."))
         for line in _lines(home.path / HISTORY):
             if text := line.strip():
                 _do(talk, text)
             if talk.over:
                 break
         runner.run(engine.aclose())
-    console.note(
-        dim(f"To go on with this conversation: knowme chat --continue {talk.conversation}")
-    )
+    if talk.latest:
+        console.note(dim(f"To go on with this: knowme chat --continue {talk.latest}"))
 
 
 def _do(talk: Talk, text: str) -> None:

@@ -36,10 +36,15 @@ def run(args: Sequence[str] | None = None) -> int:
             import traceback
 
             traceback.print_exc()
-        console.error(error.message, error.hint)
+        console.error(error.message, state.here(error.hint))
         return 1
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        return error.exit_code
+    except click.ClickException as error:
+        within = getattr(error, "ctx", None)
+        asked = within.command_path if within is not None else "knowme"
+        console.error(error.format_message(), f"{asked} --help")
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         console.note("stopped")
@@ -47,11 +52,18 @@ def run(args: Sequence[str] | None = None) -> int:
     except Exception as error:
         if state.verbose:
             raise
-        console.error(
-            f"{type(error).__name__}: {error}",
-            "This is a bug in knowme: add --verbose to see where, and please report it.",
-        )
+        console.error(*_unforeseen(error))
         return 1
+
+
+def _unforeseen(error: Exception) -> tuple[str, str]:
+    if isinstance(error, OSError) and error.filename:
+        mend = "Check its permissions, and that its disk can be written and is not full."
+        return f"{error.filename}: {error.strerror}.", mend
+    return (
+        f"{type(error).__name__}: {error}",
+        "This is a bug in knowme: add --verbose to see where, and please report it.",
+    )
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from unicodedata import east_asian_width
 
 import click
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from knowme.types import Counts, Hit
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_PROSE = re.compile(r"\w")
+_PIECES = re.compile(r"\n|[^\S\n]+|\S+")
 PLAIN_SECONDS = 10.0
 
 
@@ -92,13 +95,24 @@ def width() -> int:
     return min(100, max(40, shutil.get_terminal_size((100, 24)).columns))
 
 
-def wrap(text: str, indent: str = "") -> str:
-    """Return text wrapped to the terminal, its own lines kept."""
+def wrap(text: str, indent: str = "", hanging: str | None = None) -> str:
+    """Return text wrapped to the terminal, its own lines kept.
+
+    What is left of a line that had to be broken goes on with the next one, where that is prose
+    too: a text that was wrapped before does not turn into long and short lines. ``hanging`` is the
+    indent of all lines but the first.
+    """
+    rest = indent if hanging is None else hanging
     lines: list[str] = []
-    for line in clean(text).split("\n"):
-        lines += textwrap.wrap(line, width(), initial_indent=indent, subsequent_indent=indent) or [
-            ""
-        ]
+    left = ""
+    given = clean(text).split("\n")
+    for line, following in zip(given, [*given[1:], ""], strict=True):
+        whole = f"{left} {line.strip()}" if left else line
+        first = rest if lines else indent
+        made = textwrap.wrap(whole, width(), initial_indent=first, subsequent_indent=rest)
+        broken = len(made) > 1 or bool(left)
+        left = made.pop().strip() if made and broken and _PROSE.match(following) else ""
+        lines += made or ([] if left else [""])
     return "\n".join(lines).rstrip()
 
 
@@ -117,6 +131,11 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
+def many(count: int, noun: str) -> str:
+    """Return a count with its noun: "1 message", "1,200 messages"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def ago(at_ms: int | None) -> str:
     """Return how long ago that was: "3 hours ago", "never"."""
     if at_ms is None:
@@ -124,13 +143,16 @@ def ago(at_ms: int | None) -> str:
     seconds = max(0.0, time.time() - at_ms / 1000)
     for limit, unit in ((86_400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= limit:
-            many = int(seconds // limit)
-            return f"{many} {unit}{'s' if many > 1 else ''} ago"
+            return f"{many(int(seconds // limit), unit)} ago"
     return "just now"
 
 
 def counts_line(counts: Counts) -> str:
     """Return counts as one line: "read 120, 100 new, 20 unchanged"."""
+    if counts == type(counts)():
+        return "nothing new"
+    if "source" in counts.skipped:
+        return "could not be read"
     parts = [f"read {counts.read:,}", f"{counts.new:,} new"]
     for name in ("changed", "unchanged", "removed"):
         if many := getattr(counts, name):
@@ -150,9 +172,12 @@ def counts_json(counts: Counts) -> dict[str, Any]:
 def print_counts(name: str, counts: Counts, problems: int = 10) -> None:
     """Print what was read from one source, what was skipped and why, and the problems by name."""
     say(f"{bold(name)}: {counts_line(counts)}")
+    shown = counts.problems[:problems]
     for reason, many in sorted(counts.skipped.items(), key=lambda pair: -pair[1]):
-        say(f"  skipped {many:,}: {clean(reason)}")
-    for problem in counts.problems[:problems]:
+        listed = sum(problem.endswith(f": {reason}") for problem in shown)
+        if reason != "source" and many > listed:
+            say(f"  skipped {many:,}: {clean(reason)}")
+    for problem in shown:
         say(f"  {warn(clean(problem))}")
     if (more := len(counts.problems) - problems) > 0:
         say(f"  … and {more:,} more")
@@ -171,8 +196,7 @@ def whence(hit: Hit, zone: tzinfo | None) -> str:
     """Return a hit's date, speaker, source and title in one line."""
     from knowme.times import day
 
-    who = hit.speaker or {"user": "you", "assistant": "assistant"}.get(hit.role, "")
-    parts = (who, hit.source, short(hit.title, 40))
+    parts = (named(hit.role, hit.speaker), hit.source, short(hit.title, 40))
     return "  ".join([day(hit.at_ms, zone), " · ".join(clean(part) for part in parts if part)])
 
 
@@ -185,6 +209,56 @@ def reason(why: Mapping[str, float | str]) -> str:
         elif round(value, 2):  # what counted for nothing is no reason
             said.append(f"{name} {value:.2f}")
     return clean(", ".join(said))
+
+
+def named(role: str, speaker: str = "") -> str:
+    """Return who said it, as a person reads it; "" for a document."""
+    return speaker or {"user": "you", "document": ""}.get(role, role)
+
+
+class Flow:
+    """A text that streams: on a terminal broken between words, elsewhere printed as it comes."""
+
+    def __init__(self) -> None:
+        moves = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self._width = width() if moves else 0
+        self._at = 0  # the column of the cursor
+        self._space = self._word = ""  # what waits before the next word; the word that may go on
+
+    def tell(self, text: str) -> None:
+        """Print the next piece. A word that grows over the edge is taken to the next line."""
+        if not self._width:
+            say(clean(text), newline=False)
+            return
+        for piece in _PIECES.findall(clean(text)):
+            if not piece.isspace():
+                self._grow(piece)
+            elif piece == "\n":
+                self.end()
+            else:
+                self._space, self._word = piece, ""
+
+    def end(self) -> None:
+        """End the line."""
+        say()
+        self._at, self._space, self._word = 0, "", ""
+
+    def _grow(self, piece: str) -> None:
+        began = self._at - _columns(self._word) + len(self._space)
+        over = began + _columns(self._word + piece) > self._width
+        if over and self._at and began > 0 and _columns(self._word + piece) <= self._width:
+            if self._word:  # not colour, so not for say(), which NO_COLOR makes strip it
+                sys.stdout.write(f"\r\x1b[{began}C\x1b[K")
+            say(f"\n{self._word}{piece}", newline=False)
+            self._at = _columns(self._word + piece)
+        else:
+            say(f"{self._space}{piece}", newline=False)
+            self._at += len(self._space) + _columns(piece)
+        self._space, self._word = "", self._word + piece
+
+
+def _columns(text: str) -> int:
+    return sum(1 + (east_asian_width(char) in "WF") for char in text)
 
 
 class Progress:

@@ -8,6 +8,7 @@ Refuses to know: how to mend anything itself.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shutil
 import stat
@@ -19,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from knowme.errors import KnowmeError
+from knowme.errors import KnowmeError, ModelError
 
 if TYPE_CHECKING:
     from knowme.home import Home
@@ -47,8 +48,7 @@ def examine(path: Path) -> list[Finding]:
     """Look at this machine and at the home in ``path``; never raises a KnowmeError."""
     found = [*_run("python", _python)]
     if not (path / "config.yaml").exists() and not (path / "memory.db").exists():
-        found.append(Finding("home", "broken", f"there is no home at {path}", "knowme init"))
-        return [*found, *_run("models", _models)]
+        return [*found, *_run("home", lambda: _no_home(path)), *_run("models", _models)]
     found += _run("home", lambda: _home(path))
     found += _run("disk", lambda: _disk(path))
     found += _run("config", lambda: _config(path))
@@ -73,14 +73,18 @@ def _run(name: str, check: Check) -> list[Finding]:
 
 
 def _command(hint: str) -> str:
-    """Return the command in a hint ("Run: knowme init"), or the hint where it names none."""
-    return _parted(hint)[1] or hint
+    """Return the command in a hint ("Run: knowme init"), or the hint where it is more than that."""
+    match = _HINT.fullmatch(hint)
+    return match[1] if match else hint
+
+
+_HINT = re.compile(r"[A-Z][a-z]+(?: it| one)?: ((?:knowme|ollama|pip) .*)")
 
 
 def _parted(told: str) -> tuple[str, str]:
-    """Part "What is. Start it: ollama serve" into what is wrong and the command."""
-    match = re.fullmatch(r"(.*?)\s*\b[A-Z][a-z]+(?: it| one)?: ((?:knowme|ollama|pip) .*)", told)
-    return (match[1], match[2]) if match else (told, "")
+    """Part "What is. Start it: ollama serve" into what is wrong and what mends it."""
+    match = re.fullmatch(r"(.*?[.!])\s+([A-Z].*: (?:knowme|ollama|pip) .*)", told)
+    return (match[1], _command(match[2])) if match else (told, "")
 
 
 # --- without opening the home ---------------------------------------------------------------------
@@ -93,12 +97,28 @@ def _python() -> Iterator[Finding]:
     yield Finding("python", "ok", f"{version}, SQLite {apsw.sqlite_lib_version()}")
 
 
+def _no_home(path: Path) -> Iterator[Finding]:
+    other = "knowme --home PATH init"
+    if path.exists() and not path.is_dir():
+        yield Finding("home", "broken", f"{path} is not a folder", other)
+    elif path.exists() and any(path.iterdir()):
+        yield Finding("home", "broken", f"{path} holds something else, and no home", other)
+    else:
+        yield Finding("home", "broken", f"there is no home at {path}", "knowme init")
+
+
 def _home(path: Path) -> Iterator[Finding]:
+    writable = os.access(path, os.W_OK | os.X_OK)
+    if not writable:
+        fixed = os.statvfs(path).f_flag & os.ST_RDONLY
+        told = f"{path} cannot be written" + (": its disk is mounted read-only" if fixed else "")
+        mend = "mount it for writing" if fixed else f"chmod u+rwx '{path}'"
+        yield Finding("home", "broken", told, mend)
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         others = f"{path} is open to other users (mode {mode:o})"
         yield Finding("home", "warn", others, f"chmod 700 '{path}'")
-    else:
+    elif writable:
         yield Finding("home", "ok", f"{path}, for its owner only")
     for name in (".env", "memory.db", "config.yaml"):
         file = path / name
@@ -119,9 +139,14 @@ def _disk(path: Path) -> Iterator[Finding]:
 def _config(path: Path) -> Iterator[Finding]:
     from knowme import config
 
-    loaded = config.load(path)
-    changed = len(set(loaded.origins))
-    yield Finding("config", "ok", f"{path / config.FILE}, {changed} set, the rest as by default")
+    rows = config.load(path).provenance()
+    changed = sum(origin != "default" and value not in ("", ()) for _, value, origin in rows)
+    told = f"{changed} set, the rest as by default" if changed else "all as by default"
+    file = path / config.FILE
+    if file.exists():
+        yield Finding("config", "ok", f"{file}, {told}")
+    else:
+        yield Finding("config", "warn", f"{file} is missing: {told}", "knowme init")
 
 
 def _memory(path: Path) -> Iterator[Finding]:
@@ -132,19 +157,33 @@ def _memory(path: Path) -> Iterator[Finding]:
 
     file = path / "memory.db"
     if not file.exists():
-        yield Finding("memory", "broken", f"{file} is missing", "knowme restore (or: knowme init)")
+        yield Finding("memory", "broken", f"{file} is missing", _back(path))
         return
     try:
         with closing(db.connect(file, readonly=True)) as conn:
             result = conn.pragma("quick_check")
             version = schema.check_version(conn)
+    except (apsw.NotADBError, apsw.CorruptError) as error:
+        yield Finding("memory", "broken", f"{file} is damaged: {error}", _back(path))
+        return
     except apsw.Error as error:
         raise db.wrap(error, file) from error
     if result != "ok":
-        yield Finding("memory", "broken", f"{file} is damaged: {result}", "knowme restore")
+        yield Finding("memory", "broken", f"{file} is damaged: {result}", _back(path))
         return
     whole = f"{file}, {size(file.stat().st_size)}, schema {version}, whole"
     yield Finding("memory", "ok", whole)
+
+
+def _back(path: Path) -> str:
+    """Return what brings a memory.db back: the newest backup, else reading everything again."""
+    from knowme import backup
+
+    if backup.backups(path):
+        return "knowme restore"
+    file = path / "memory.db"
+    aside = f"mv '{file}' '{file}.damaged' && " if file.exists() else ""
+    return f"{aside}knowme init && knowme sync"
 
 
 def _models() -> Iterator[Finding]:
@@ -187,7 +226,8 @@ def _opened(path: Path) -> Iterator[Finding]:
 def _engine(home: Home) -> Iterator[Finding]:
     engine = home.engine
     asked = home.settings.engine.kind
-    how = f"{engine.model} ({engine.name}{', detected' if asked == 'auto' else ''})"
+    name = engine.name + (", detected" if asked == "auto" else "")
+    how = f"{engine.model} ({name})" if engine.model else name
 
     async def health() -> str:
         try:
@@ -199,12 +239,27 @@ def _engine(home: Home) -> Iterator[Finding]:
 
     if trouble := asyncio.run(health()):
         what, mend = _parted(trouble)
+        if mend == "ollama serve":
+            mend = _start_ollama(home.settings.engine.url, "engine.url")
         yield Finding("engine", "broken", f"{how}: {what}", mend or "knowme config show engine")
+    elif engine.name == "echo" and asked == "auto" and home.settings.engine.model:
+        wanted = home.settings.engine.model
+        told = f"there is no model {wanted!r} here: an ask gives your own words alone"
+        yield Finding(
+            "engine", "warn", told, "knowme models list, then: knowme config set engine.model NAME"
+        )
     elif engine.name == "echo" and asked == "auto":
         told = "no model answers: an ask gives your own words alone"
         yield Finding("engine", "warn", told, _runtime())
     else:
         yield Finding("engine", "ok", how)
+
+
+def _start_ollama(url: str, key: str) -> str:
+    default = "http://127.0.0.1:11434"
+    if url.rstrip("/") in ("", default):
+        return "ollama serve"
+    return f"start Ollama there, or name another address: knowme config set {key} {default}"
 
 
 def _runtime() -> str:
@@ -216,7 +271,14 @@ def _embedder(home: Home) -> Iterator[Finding]:
     if embedder is None:
         yield Finding("embedder", "ok", "none: words alone are searched")
         return
-    embedder.embed(["Are you there?"], "query")
+    try:
+        embedder.embed(["Are you there?"], "query")
+    except ModelError as error:
+        mend = _command(error.hint)
+        if mend == "ollama serve":
+            mend = _start_ollama(home.settings.embedder.url, "embedder.url")
+        yield Finding("embedder", "broken", f"{error.message} Words alone are searched", mend)
+        return
     told = f"{embedder.fingerprint}, {embedder.dims} dimensions"
     kind = home.embedder_spec()["kind"]
     if kind == "hashing" and home.settings.embedder.kind == "auto":
@@ -230,8 +292,14 @@ def _vectors(home: Home) -> Iterator[Finding]:
 
     total = sync.totals(home)
     space, embedder = home.space(), home.embedder
-    if space is not None and embedder is not None and space.fingerprint != embedder.fingerprint:
-        told = f"the vectors of {space.fingerprint} serve, not those of the configured embedder"
+    try:
+        changed = None not in (space, embedder) and space.fingerprint != embedder.fingerprint  # type: ignore[union-attr]
+    except ModelError:
+        return  # a server that is down cannot say what it makes; that is told above
+    if space is not None and changed:
+        told = f"those of {space.fingerprint} serve, not those of the configured embedder"
+        if home.embedder_for(space) is None:
+            told = f"{space.fingerprint} made them and is not here: words alone are searched"
         yield Finding("vectors", "warn", told, "knowme reindex")
     elif total["pending"]:
         told = f"{total['pending']:,} of {total['items']:,} items have none yet"
@@ -241,21 +309,20 @@ def _vectors(home: Home) -> Iterator[Finding]:
 
 
 def _sources(home: Home) -> Iterator[Finding]:
-    import os
-
     sources = home.settings.sources
     if not sources:
         openclaw = Path("~/.openclaw").expanduser()
         mend = f"knowme config add openclaw {openclaw}" if openclaw.is_dir() else ""
         mend = mend or "knowme config add markdown ~/notes"
         yield Finding("sources", "warn", "none is configured", mend)
-    for source in sources:
+    for at, source in enumerate(sources):
         path = Path(source.path)
         if not source.enabled:
             yield Finding("sources", "ok", f"{source.name}: off")
         elif not path.exists():
             told = f"{source.name}: there is nothing at {path}"
-            yield Finding("sources", "broken", told, "knowme config path (mend it there)")
+            mend = f"knowme config set sources.{at}.path PATH"
+            yield Finding("sources", "broken", told, mend)
         elif not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
             told = f"{source.name}: {path} cannot be read"
             yield Finding("sources", "broken", told, f"chmod u+rX '{path}'")
@@ -327,7 +394,8 @@ def _last_backup(home: Home) -> Iterator[Finding]:
     known = backup.backups(home.path)
     made = backup.made_at(known[0]) if known else None
     if made is None:
-        yield Finding("backup", "warn", "there is none", "knowme backup (knowme daemon: daily)")
+        told = "there is none (a running daemon makes one a day)"
+        yield Finding("backup", "warn", told, "knowme backup")
         return
     at_ms = int(made.timestamp() * 1000)
     told = f"{len(known)} kept, the newest {ago(at_ms)}, {size(known[0].stat().st_size)}"

@@ -24,10 +24,10 @@ from starlette.exceptions import HTTPException
 
 import knowme
 from knowme.ask import Asked, why
-from knowme.db import rows, value
 from knowme.errors import NotFoundError
 from knowme.home import Home
-from knowme.sync import ingest, totals
+from knowme.stats import stats as count
+from knowme.sync import ingest
 from knowme.types import Query
 from knowme.web import page
 from knowme.web.guard import Guard
@@ -43,6 +43,7 @@ from knowme.web.shapes import (
     QueryBody,
     SearchBody,
     SearchShape,
+    StatsShape,
     SyncBody,
     SyncShape,
     hit_json,
@@ -233,36 +234,12 @@ async def sync_sources(request: Request) -> Response:
     return Json(await asyncio.wrap_future(work))
 
 
-@router.get("/stats", responses=ASKING, summary="What memory holds")
+@router.get("/stats", response_model=StatsShape, responses=ASKING, summary="What memory holds")
 async def stats(request: Request) -> Response:
     """Return counts of conversations, messages, items and answers, by source, and the parts."""
     service = _service(request)
-    told = await service.reads.run(_stats, service.home)
+    told = await service.reads.run(count, service.home)
     return Json({**told, "parts": service.health.snapshot()["checks"]})
-
-
-def _stats(home: Home) -> dict[str, Any]:
-    with home.db.read() as conn:
-        sources = rows(
-            conn,
-            "SELECT c.source, count(DISTINCT c.id), count(m.id), max(m.at_ms) FROM conversations c"
-            " LEFT JOIN messages m ON m.conversation_id = c.id AND m.retired_ms IS NULL"
-            " GROUP BY c.source ORDER BY c.source",
-        )
-        jobs = rows(conn, "SELECT state, count(*) FROM jobs GROUP BY state")
-        answers = int(value(conn, "SELECT count(*) FROM answers"))
-        pages = int(value(conn, "PRAGMA page_count")) * int(value(conn, "PRAGMA page_size"))
-    return {
-        "version": knowme.__version__,
-        **totals(home),
-        "sources": {
-            name: {"conversations": many, "messages": messages}
-            for name, many, messages, _ in sources
-        },
-        "answers": answers,
-        "jobs": dict(jobs),
-        "bytes": pages,
-    }
 
 
 @router.get(
@@ -320,7 +297,7 @@ async def _unknown(request: Request, error: Exception) -> Response:
         404: (f"There is no {path} here.", "See /docs for what there is."),
         405: (
             f"{path} does not take {request.method}.",
-            f"Use {(error.headers or {}).get('allow', 'another method')}.",
+            f"Use {(error.headers or {}).get('Allow', 'another method')}.",
         ),
     }.get(error.status_code, (str(error.detail), "See /docs."))
     return Json(

@@ -1,6 +1,7 @@
 """stats(): how much a home holds, from where, since when.
 
-Promises: one snapshot; only counts and dates, never a word of what was said.
+Promises: one snapshot; only counts and dates, never a word of what was said. `knowme stats` and
+GET /stats tell the same.
 Refuses to know: how it is shown.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import knowme
 from knowme import memory
 from knowme.db import rows, value
 from knowme.home import Home
@@ -15,7 +17,7 @@ from knowme.times import iso
 
 
 def stats(home: Home) -> dict[str, Any]:
-    """Return counts, the serving embedder, bytes on disk, and every source.
+    """Return counts, the serving embedder, bytes on disk, jobs by state, and every source by name.
 
     Each source has its first and last date: ISO 8601, None where nothing is dated.
     """
@@ -33,6 +35,7 @@ def stats(home: Home) -> dict[str, Any]:
             sql = "SELECT count(*) FROM vectors WHERE embedder_id = ?"
             vectors = int(value(conn, sql, (serving.id,)))
         return {
+            "version": knowme.__version__,
             "home": str(home.path),
             "bytes": int(value(conn, "PRAGMA page_count")) * int(value(conn, "PRAGMA page_size")),
             "conversations": int(value(conn, "SELECT count(*) FROM conversations")),
@@ -42,14 +45,14 @@ def stats(home: Home) -> dict[str, Any]:
             "pending": max((memory.count_missing(conn, each.id) for each in spaces), default=0),
             "answers": int(value(conn, "SELECT count(*) FROM answers")),
             "embedder": "" if serving is None else serving.fingerprint,
-            "sources": [
-                {
-                    "name": name,
+            "jobs": dict(rows(conn, "SELECT state, count(*) FROM jobs GROUP BY state")),
+            "sources": {
+                name: {
                     "conversations": conversations,
                     "messages": messages,
                     "first": iso(first),
                     "last": iso(last),
                 }
                 for name, conversations, messages, first, last in sources
-            ],
+            },
         }

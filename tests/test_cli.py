@@ -152,7 +152,7 @@ def test_sync_without_a_source_says_exactly_what_to_add(knowme, tmp_path, monkey
 
 
 def test_sync_ends_with_counts_and_a_second_one_finds_nothing_new(filled):
-    assert "0 new" in filled("sync").out
+    assert "nothing new" in filled("sync").out
     told = json.loads(filled("sync", "--json").out)
     assert told["sources"]["markdown"]["new"] == 0
     assert filled("stats").out.count("markdown") >= 1
@@ -169,6 +169,29 @@ def test_counts_name_ten_problems_and_say_how_many_more_there_are(capsys):
     out = capsys.readouterr().out
     assert "read 1,234, 3 new, 25 skipped" in out and "skipped 25: bad line" in out
     assert out.count("not JSON") == 10 and "and 15 more" in out
+
+
+def test_what_was_passed_over_is_named_once_and_nothing_new_is_said_so(capsys):
+    counts = Counts(read=2, new=2, skipped={"not text": 1}, problems=("a.md: not text",))
+    console.print_counts("x", counts)
+    assert capsys.readouterr().out.count("not text") == 1
+    console.print_counts("x", Counts())
+    assert capsys.readouterr().out == "x: nothing new\n"
+    console.print_counts("x", Counts(skipped={"source": 1}, problems=("It is gone.",)))
+    assert capsys.readouterr().out == "x: could not be read\n  It is gone.\n"
+
+
+def test_a_session_file_alone_is_told_where_to_stand(knowme, tmp_path):
+    knowme("init", "--no-detect")
+    line = {"type": "message", "id": "1", "message": {"role": "user", "content": "The cat naps."}}
+    (tmp_path / "sessions").mkdir()
+    session = tmp_path / "sessions" / "0a1b2c3d.jsonl"
+    session.write_text(json.dumps({"type": "session", "id": "0a1b2c3d"}) + "\n")
+    with session.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    told = knowme("import-file", session)
+    assert told.code == 1 and "DIR/sessions" in told.err
+    assert "1 new" in knowme("import-file", tmp_path).out
 
 
 def test_a_folder_is_imported_once_and_found(knowme, notes):
@@ -228,6 +251,40 @@ def test_search_says_when_there_is_nothing(filled, knowme, tmp_path):
     assert "knowme sync" in knowme("--home", tmp_path / "empty", "search", "x").err
 
 
+def test_a_source_that_is_not_there_is_named_with_those_that_are(filled):
+    told = filled("search", "cat", "--source", "markdwon")
+    assert told.code == 1 and "'markdwon'" in told.err and "markdown" in told.err
+    assert filled("search", "cat", "--source", "markdown").out
+
+
+def test_a_streamed_word_that_reaches_the_edge_is_taken_to_the_next_line(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    flow = console.Flow()
+    for piece in (
+        "The heat pump is from the man called ",
+        "Fri",
+        "oeste",
+        ".\n",
+        "日本" * 10,
+        " end",
+    ):
+        flow.tell(piece)
+    flow.end()
+    # "Fri" stood at the edge: it is taken back, and the whole word begins the next line.
+    first = "The heat pump is from the man called Fri\r\x1b[37C\x1b[K\nFrioeste.\n"
+    assert capsys.readouterr().out == first + "日本" * 10 + "\nend\n"
+
+
+def test_a_wrapped_text_is_wrapped_again_without_short_lines(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    text = "one two three four five six seven eight\nnine ten\n\n- a\n- b"
+    assert console.wrap(text, "  ") == (
+        "  one two three four five six seven\n  eight nine ten\n\n  - a\n  - b"
+    )
+
+
 def test_nothing_that_was_recalled_can_drive_the_terminal(filled, notes):
     evil = "Mallory \x1b]0;owned\x07 says \x1b[2J\x9b31m hello \u202etxt.exe about zebras"
     (notes / "evil.md").write_text(f"# Zebra\n\n{evil}\n", "utf-8")
@@ -242,8 +299,18 @@ def test_ask_prints_the_answer_what_it_rests_on_and_who_answered(filled):
     told = filled("ask", "What did we decide about the heating?")
     assert told.code == 0
     assert "Nordwind" in told.out and "From:" in told.out and "markdown" in told.out
-    assert "(echo)" in told.out and "knowme why last" in told.out
-    assert "No model answered" in told.err
+    assert "\necho, " in told.out and "knowme why last" in told.out
+    assert "No model answered" not in told.err, "the echo was asked for"
+
+
+def test_where_no_model_answers_the_one_that_is_wanted_is_named(filled, monkeypatch, tmp_path):
+    monkeypatch.setenv("KNOWME_ENGINE_KIND", "auto")
+    monkeypatch.setenv("KNOWME_ENGINE_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("KNOWME_MODELS", str(tmp_path / "none"))
+    assert "knowme models pull" in filled("ask", "heating?").err
+    monkeypatch.setenv("KNOWME_ENGINE_MODEL", "qwen3:4b")
+    assert "no model 'qwen3:4b'" in filled("ask", "heating?").err
+    assert "config set engine.model" in findings(filled("doctor", "--json"))["engine"]["mend"]
 
 
 def test_ask_reads_stdin_and_prints_json(filled, monkeypatch):
@@ -315,7 +382,7 @@ def test_chat_works_without_a_terminal(filled, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
     told = filled("chat")
     assert told.code == 0, told
-    assert told.out.count("Nordwind") >= 3 and "Bartô" in told.out and "(echo)" in told.out
+    assert told.out.count("Nordwind") >= 3 and "Bartô" in told.out and "\necho\n" in told.out
     assert "/sources" in told.out and "There is no /nonsense" in told.err
     assert "a new conversation" in told.err and "error:" in told.err  # the empty /search
     assert "never asked" not in told.out
@@ -436,7 +503,7 @@ def test_ctrl_c_stops_an_answer_and_not_the_chat(filled, slow_model, tmp_path):
     terminal = Terminal("chat", env=slow_model)
     terminal.until("/help lists the commands")
     terminal.until(">")
-    terminal.type("tell me about zebras\r")
+    terminal.type("how do zebras sleep?\r")
     terminal.until("word word")
     terminal.type("\x03")
     terminal.until("stopped; what was said so far is kept")
@@ -464,6 +531,37 @@ def test_a_wrong_command_line_exits_2_with_a_guess(knowme):
     assert knowme("search").code == 2
     assert knowme("--help").code == 0
     assert knowme("--version").out.startswith("knowme, version")
+
+
+def test_a_slip_is_told_in_two_lines_too(knowme):
+    for args in (("serach",), ("jobs", "lst"), ("search", "x", "--nonsense"), ("ask",)):
+        first, second = knowme(*args).err.strip().splitlines()
+        assert first.startswith("error:") and second.endswith("--help"), args
+
+
+@pytest.mark.parametrize("group", ["jobs", "models", "config"])
+def test_a_group_alone_does_its_first_thing(knowme, group):
+    knowme("init", "--no-detect")
+    first = {"config": "show"}.get(group, "list")
+    assert json.loads(knowme(group, "--json").out) == json.loads(knowme(group, first, "--json").out)
+    assert knowme(group).code == 0
+    assert "Commands:" in knowme(group, "--help").out
+
+
+def test_a_mend_names_the_home_that_was_named(knowme, tmp_path):
+    other = tmp_path / "my home"
+    told = knowme("--home", other, "stats")
+    assert f"knowme --home '{other}' init" in told.err
+    assert f"knowme --home '{other}' init" in knowme("doctor", "--home", other).out
+
+
+def test_what_the_system_refuses_is_no_bug_of_ours(knowme, monkeypatch):
+    def refuse(path):
+        raise OSError(30, "Read-only file system", "/x/y")
+
+    monkeypatch.setattr(Home, "create", refuse)
+    told = knowme("init")
+    assert told.code == 1 and "/x/y: Read-only file system." in told.err and "bug" not in told.err
 
 
 def test_an_error_is_two_lines_without_a_traceback(knowme):
@@ -560,6 +658,27 @@ def test_a_backup_brings_back_what_was_there(filled, notes):
     assert "Nordwind" in filled("search", "heat pump").out
 
 
+def test_restore_asks_or_is_told_yes(filled):
+    filled("backup")
+    told = filled("restore")
+    assert told.code == 1 and "knowme restore --yes" in told.err, "there is no terminal to ask"
+
+
+def test_a_memory_that_is_gone_is_not_replaced_by_an_empty_one(filled, tmp_path):
+    filled("backup")
+    (tmp_path / "home" / "memory.db").unlink()
+    told = filled("stats")
+    assert told.code == 1 and "is gone" in told.err and "knowme restore" in told.err
+    assert findings(filled("doctor", "--json"))["memory"]["mend"] == "knowme restore"
+    assert "beside it" not in filled("restore", "--yes").out
+    assert "Nordwind" in filled("search", "heat pump").out
+
+
+def test_the_same_folder_is_not_read_twice(filled, notes):
+    told = filled("config", "add", "markdown", notes)
+    assert told.code == 1 and "is read already" in told.err and "knowme sync markdown" in told.err
+
+
 def test_restore_without_a_backup_says_how_to_make_one(knowme):
     knowme("init", "--no-detect")
     assert "knowme backup" in knowme("restore").err
@@ -632,6 +751,28 @@ def test_doctor_names_a_missing_home(knowme):
     assert told.code == 1 and "knowme init" in told.out
 
 
+def test_doctor_does_not_send_anyone_into_a_folder_that_is_not_ours(knowme, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").touch()
+    found = findings(knowme("doctor", "--json"))["home"]
+    assert "something else" in found["found"] and found["mend"] == "knowme --home PATH init"
+    assert knowme("init").code == 1
+
+
+def test_doctor_says_that_a_home_cannot_be_written(filled, monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "home")
+    found = json.loads(filled("doctor", "--json").out)["findings"]
+    told = [each for each in found if each["name"] == "home" and each["state"] == "broken"]
+    assert "cannot be written" in told[0]["found"] and told[0]["mend"]
+
+
+def test_doctor_counts_what_is_set(knowme):
+    knowme("init", "--no-detect")
+    assert "all as by default" not in findings(knowme("doctor", "--json"))["config"]["found"]
+    # The two that this test's environment sets.
+    assert "2 set" in findings(knowme("doctor", "--json"))["config"]["found"]
+
+
 def test_doctor_names_a_damaged_memory_and_how_to_go_back(filled, tmp_path):
     path = tmp_path / "home" / "memory.db"
     data = bytearray(path.read_bytes())
@@ -639,7 +780,10 @@ def test_doctor_names_a_damaged_memory_and_how_to_go_back(filled, tmp_path):
     path.write_bytes(data)
     told = filled("doctor", "--json")
     assert told.code == 1 and findings(told)["memory"]["state"] == "broken"
-    assert "knowme restore" in findings(told)["memory"]["mend"]
+    mend = findings(told)["memory"]["mend"]
+    assert "knowme init && knowme sync" in mend, "there is no backup to restore"
+    (tmp_path / "home" / "backups" / "memory-20260301-040000.db").touch()
+    assert findings(filled("doctor", "--json"))["memory"]["mend"] == "knowme restore"
 
 
 def test_doctor_names_a_wrong_setting_with_its_line(knowme, tmp_path):
@@ -683,7 +827,7 @@ def test_doctor_says_when_the_model_is_down(knowme, monkeypatch):
     knowme("config", "set", "engine.model", "qwen3:4b")
     told = knowme("doctor", "--json")
     assert told.code == 1 and findings(told)["engine"]["state"] == "broken"
-    assert findings(told)["engine"]["mend"]
+    assert "knowme config set engine.url" in findings(told)["engine"]["mend"]
 
 
 # --- the processes --------------------------------------------------------------------------------

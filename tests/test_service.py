@@ -22,7 +22,14 @@ from knowme.types import Chunk, Usage
 from knowme.web import page
 from knowme.web.lanes import Lane
 from knowme.web.problems import BusyError
-from knowme.web.shapes import AnswerShape, HealthShape, IngestShape, SearchShape, SyncShape
+from knowme.web.shapes import (
+    AnswerShape,
+    HealthShape,
+    IngestShape,
+    SearchShape,
+    StatsShape,
+    SyncShape,
+)
 
 NOTES = [
     "I decided to replace the old heating with a heat pump in October.",
@@ -569,8 +576,17 @@ def test_stats_count_what_there_is(client):
     client.post("/query", json={"query": "heating?"})
     told = client.get("/stats").json()
     assert told["items"] == 4 and told["answers"] == 1
-    assert told["sources"]["ingest"] == {"conversations": 1, "messages": 4}
+    ingested = told["sources"]["ingest"]
+    assert ingested["conversations"] == 1 and ingested["messages"] == 4 and ingested["first"]
     assert told["bytes"] > 0 and "engine" in told["parts"]
+    assert set(told) == set(StatsShape.model_fields), "what /docs says is what comes"
+
+
+def test_a_slip_in_a_field_and_in_a_method_are_told_with_the_right_one(client):
+    told = client.post("/search", json={"quer": "heating"})
+    assert told.status_code == 422 and "'quer'" in told.text.replace('\\"', "'")
+    assert "Did you mean query?" in told.json()["hint"]
+    assert "Use POST." in client.get("/search").json()["hint"]
 
 
 # --- start and stop -------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ Refuses to know: how an error ends the process (``cli.py`` does).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
 }
 
 
+_NAMES = "|".join(name for names in CHAPTERS.values() for name in names)
+_COMMAND = re.compile(rf"\bknowme (?=(?:{_NAMES})\b)")
+
+
 @dataclass
 class State:
     """What the options before and after a command say."""
@@ -44,11 +49,30 @@ class State:
 
         return home_path(self.home)
 
+    def here(self, hint: str) -> str:
+        """Return a hint whose commands work on the home that --home named."""
+        if self.home is None:
+            return hint
+        from shlex import quote
+
+        return _COMMAND.sub(lambda found: f"knowme --home {quote(str(self.home))} ", hint)
+
     @contextmanager
     def open(self, **overrides: Any) -> Iterator[Home]:
-        """Open the home, with settings from flags: ``service__port=8301``."""
+        """Open the home, with settings from flags: ``service__port=8301``.
+
+        Raises HomeError where memory.db is gone and a backup of it is there: an empty one made in
+        its place would look like a memory that was lost.
+        """
         from knowme.home import Home
 
+        if (self.path / "config.yaml").exists() and not (self.path / "memory.db").exists():
+            from knowme import backup
+            from knowme.errors import HomeError
+
+            if known := backup.backups(self.path):
+                told = f"{self.path / 'memory.db'} is gone. The newest backup is {known[0].name}."
+                raise HomeError(told, "Run: knowme restore")
         flags = {key.replace("__", "."): value for key, value in overrides.items()}
         with Home.open(self.path, flags) as home:
             yield home
@@ -75,6 +99,31 @@ class Chapters(click.Group):
             rows = [(f"{name:<11}", self.commands[name].get_short_help_str(62)) for name in names]
             with formatter.section(chapter):
                 formatter.write_dl(rows)
+
+
+class Chapter(click.Group):
+    """A group that does its first, harmless thing when it is told nothing: `knowme jobs` lists."""
+
+    def __init__(self, *args: Any, first: str, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.first = first
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the name of the first command where there is none."""
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = [self.first, *args]
+        return super().parse_args(ctx, args)
+
+
+def chapter(name: str, first: str) -> Callable[[F], Chapter]:
+    """Add a group of commands; ``first`` is the one meant where none is named."""
+
+    def add(function: F) -> Chapter:
+        made = Chapter(name, callback=function, help=function.__doc__, first=first)
+        cli.add_command(made)
+        return made
+
+    return add
 
 
 def _remember(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from knowme import console
-from knowme.commands import State, cli, command
+from knowme.commands import State, chapter, cli, command
 from knowme.console import bold, dim, note, say
 
 if TYPE_CHECKING:
     from knowme.config import SourceSettings
     from knowme.types import Counts
 
+OPENCLAW = ("openclaw.json", "agents", "sessions", "workspace", "memory")
+"""A home of OpenClaw, or a part of one, holds one of these."""
 IMPORTS = ("auto", "markdown", "knowme", "openclaw")
 
 
@@ -71,8 +73,10 @@ def _next_steps(path: Path, sources: bool) -> list[tuple[str, str]]:
     steps = []
     if find_spec("xllamacpp") is None:
         steps.append(("pip install 'knowme[local]'", "what runs models (or use Ollama)"))
-    if not any(model.installed for model in modelstore.catalogue()):
-        steps.append(("knowme models pull", "the embedded models, 125 MB"))
+    wanted = [model for model in modelstore.catalogue() if model.default and not model.installed]
+    if wanted:
+        size = console.size(sum(model.size_bytes for model in wanted))
+        steps.append(("knowme models pull", f"the embedded models, {size}"))
     if not sources:
         steps.append((f"knowme{home} config add markdown ~/notes", "name what it should read"))
     steps.append((f"knowme{home} sync", "read it"))
@@ -145,11 +149,18 @@ def _offer(state: State) -> None:
 def import_file(state: State, path: Path, kind: str, as_json: bool) -> None:
     """Read one file or folder, once.
 
-    Notes, an export of knowme, a session or a copy of a home of OpenClaw.
+    Notes, an export of knowme, or a copy of a home of OpenClaw (session files: in a folder
+    called sessions, of which PATH is the parent).
     """
     from knowme import sync as reader
+    from knowme.errors import InputError
 
     kind = guess_kind(path) if kind == "auto" else kind
+    if kind == "openclaw" and not any((path / name).exists() for name in OPENCLAW):
+        raise InputError(
+            f"{path} looks like OpenClaw's, and is not a home of OpenClaw.",
+            "Put session files into a folder DIR/sessions, then: knowme import-file DIR",
+        )
     with state.open() as home, console.Progress() as line:
         counts = reader.import_path(
             home, path, kind, lambda counts: line.tell(console.counts_line(counts))
@@ -163,7 +174,7 @@ def import_file(state: State, path: Path, kind: str, as_json: bool) -> None:
 def guess_kind(path: Path) -> str:
     """Say what a path holds, by its layout: openclaw, knowme (an export) or markdown."""
     if path.is_dir():
-        if (path / "agents").is_dir() or (path / "openclaw.json").exists():
+        if any((path / name).exists() for name in ("agents", "openclaw.json", "sessions")):
             return "openclaw"
         if (path / "messages.jsonl").exists() or (path / "knowme.json").exists():
             return "knowme"
@@ -177,9 +188,12 @@ def guess_kind(path: Path) -> str:
 # --- models ---------------------------------------------------------------------------------------
 
 
-@cli.group("models")
+@chapter("models", first="list")
 def models() -> None:
-    """The models on this machine: list, pull, rm."""
+    """The models on this machine: list, pull, rm.
+
+    Alone it lists.
+    """
 
 
 @command(models, "list", json=True)
@@ -198,10 +212,11 @@ def models_list(state: State, as_json: bool) -> None:
         here = console.good("here") if row.installed else dim("   -")
         star = "*" if row.default else " "
         size = console.size(row.size_bytes)
-        say(f"{here} {star} {bold(f'{row.name:<24}')} {row.kind:<10} {size:>9}  {row.licence}")
-        say(dim(f"         {row.about}"))
+        say(f"{here} {star} {bold(f'{row.name:<24}')} {row.kind:<10} {size:>9}")
+        say(dim(console.wrap(f"{row.about} ({row.licence})", " " * 7)))
     say()
-    say(dim(f"* comes with `knowme models pull`. They are kept in {modelstore.models_dir()}"))
+    say(dim(console.wrap("* comes with `knowme models pull`", "")))
+    say(dim(f"in {modelstore.models_dir()}"))
 
 
 @command(models, "pull")
@@ -251,8 +266,9 @@ def doctor(state: State, as_json: bool) -> None:
             "broken": console.bad("broken"),
         }
         for finding in findings:
-            say(f"{marks[finding.state]}  {finding.name:<9} {console.clean(finding.found)}")
+            told = console.wrap(f"{finding.name:<9} {finding.found}", " " * 8, " " * 18)
+            say(f"{marks[finding.state]}  {told[8:]}")
             if finding.mend:
-                say(f"                  {dim('mend:')} {finding.mend}")
+                say(f"                  {dim('mend:')} {state.here(finding.mend)}")
     if any(finding.state == "broken" for finding in findings):
         raise click.exceptions.Exit(1)

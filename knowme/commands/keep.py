@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from knowme import __version__, console
-from knowme.commands import State, cli, command
+from knowme.commands import State, chapter, cli, command
 from knowme.console import bold, dim, note, say
 
 
@@ -23,22 +23,26 @@ def stats(state: State, as_json: bool) -> None:
     if as_json:
         console.say_json(told)
         return
-    say(f"{bold(str(told['home']))}  {console.size(told['bytes'])}")
+    say(f"{bold(told['home'])}  {console.size(told['bytes'])}")
     for name in ("conversations", "messages", "items", "vectors", "pending", "answers"):
         say(f"  {name:<14} {told[name]:>10,}")
     say(f"  {'embedder':<14} {told['embedder'] or 'none: words alone are searched'}")
-    for source in told["sources"]:
-        said = f"{source['messages']:,} messages in {source['conversations']:,} conversations"
-        span = f"{(source['first'] or 'undated')[:10]} to {(source['last'] or 'undated')[:10]}"
-        say(f"  {bold(console.clean(source['name']))}: {said}, {span}")
+    for name, source in told["sources"].items():
+        many, within = source["messages"], source["conversations"]
+        said = f"{console.many(many, 'message')} in {console.many(within, 'conversation')}"
+        span = f", {source['first'][:10]} to {source['last'][:10]}" if source["first"] else ""
+        say(console.wrap(f"{name}: {said}{span}", "  ", "    "))
 
 
 # --- config ---------------------------------------------------------------------------------------
 
 
-@cli.group("config")
+@chapter("config", first="show")
 def config() -> None:
-    """The settings: show, set, add (a source), path."""
+    """The settings: show, set, add (a source), path.
+
+    Alone it shows.
+    """
 
 
 @command(config, "show", json=True)
@@ -63,9 +67,11 @@ def config_show(state: State, key: str | None, changed: bool, as_json: bool) -> 
         found = [{"key": name, "value": value, "origin": origin} for name, value, origin in rows]
         console.say_json({"home": str(state.path), "settings": found})
         return
-    for name, value, origin in rows:
-        shown = console.short(_shown(value), 60)
-        line = f"{name:<26} {shown:<30} "
+    shown = [console.short(_shown(value), 60) for _, value, _ in rows]
+    wide = max((len(row[0]) for row in rows), default=0)
+    room = min(30, max(map(len, shown), default=0))
+    for (name, _, origin), value in zip(rows, shown, strict=True):
+        line = f"{name:<{wide}}  {value:<{room}}  "
         say(f"{line}{dim(origin)}" if origin == "default" else f"{bold(line)}{origin}")
 
 
@@ -115,6 +121,7 @@ def config_add(state: State, kind: str, path: Path, name: str) -> None:
 
     KIND is openclaw, markdown (any folder of notes), knowme (an export), or a plugin's.
     """
+    from knowme import config as settings
     from knowme import configfile
     from knowme.config import SourceSettings
     from knowme.errors import ConfigError
@@ -123,6 +130,12 @@ def config_add(state: State, kind: str, path: Path, name: str) -> None:
     whole = path.expanduser().absolute()
     if not whole.exists():
         raise ConfigError(f"There is nothing at {whole}.", "Check the path.")
+    for known in settings.load(state.path).settings.sources:
+        if known.kind == kind and Path(known.path).resolve() == whole.resolve():
+            raise ConfigError(
+                f"{whole} is read already, as {known.name!r}.",
+                f"Run: knowme sync {known.name}",
+            )
     changed = configfile.add_source(state.path, SourceSettings(kind, str(whole), name))
     say(f"{kind}: {whole}  {dim(str(changed))}")
     say(f"Read it: {bold('knowme sync')}")
@@ -171,7 +184,7 @@ def export(state: State, target: Path, as_json: bool) -> None:
     if as_json:
         console.say_json({"target": str(target), **counts})
     else:
-        parts = ", ".join(f"{many:,} {name}" for name, many in counts.items())
+        parts = ", ".join(console.many(each, name[:-1]) for name, each in counts.items())
         say(f"{target}: {parts}")
 
 
@@ -195,8 +208,11 @@ def backup(state: State, as_json: bool) -> None:
 def restore(state: State, backup: Path | None, only_list: bool, yes: bool, as_json: bool) -> None:
     """Go back to a backup: the newest, or BACKUP. What was there is kept beside it."""
     from knowme import backup as keeper
+    from knowme.errors import InputError, NotFoundError
 
     known = keeper.backups(state.path)
+    if not known:
+        _must_exist(state)
     if only_list:
         if as_json:
             console.say_json({"backups": [str(path) for path in known]})
@@ -206,14 +222,22 @@ def restore(state: State, backup: Path | None, only_list: bool, yes: bool, as_js
         if not known:
             note(f"There is no backup in {state.path / 'backups'}. Make one: knowme backup")
         return
-    if not yes and sys.stdin.isatty():
-        which = backup or (known[0] if known else "the newest backup")
+    if backup is None and not known:
+        told = f"There is no backup in {state.path / 'backups'}."
+        raise NotFoundError(told, "Make one: knowme backup (what is wrong here: knowme doctor)")
+    which = backup or known[0]
+    if not yes and not sys.stdin.isatty():
+        told = f"Nothing was restored: there is nobody to ask whether {which} shall be put back."
+        raise InputError(told, "Run: knowme restore --yes")
+    if not yes:
         click.confirm(f"Put {which} in place of {state.path / 'memory.db'}?", abort=True, err=True)
+    replaced = (state.path / "memory.db").exists()
     used = keeper.restore(state.path, backup)
     if as_json:
         console.say_json({"restored": str(used)})
     else:
-        say(f"restored {used}; the old memory.db is beside it, as memory.db.before-restore-*")
+        kept = "; the old memory.db is beside it, as memory.db.before-restore-*" if replaced else ""
+        say(f"restored {used}{kept}")
 
 
 @command(cli, "version", json=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 
     from knowme.ask import Asked, Done, Started
     from knowme.home import Home
-    from knowme.types import Hit, Query
+    from knowme.types import Hit, Neighbour, Query
 
 F = TypeVar("F", bound=Callable[..., Any])
+KINDS = ("message", "section")
 _AGO = re.compile(r"(\d{1,4})\s*([dwmy])")
 _DAYS = {"d": 1, "w": 7, "m": 30, "y": 365}
 
@@ -68,9 +70,23 @@ def when(text: str | None, zone: tzinfo | None, *, end: bool = False) -> int | N
 
 
 def _narrowed(home: Home, given: Mapping[str, Any]) -> dict[str, Any]:
+    from knowme.db import rows
+    from knowme.errors import InputError
     from knowme.times import zone
 
     tz = zone(home.settings.memory.timezone)
+    if given["sources"]:
+        with home.db.read() as conn:
+            known = [name for (name,) in rows(conn, "SELECT DISTINCT source FROM conversations")]
+        known += [source.name for source in home.settings.sources]
+        for name in given["sources"]:
+            if name not in known:
+                raise InputError(
+                    f"There is no source called {name!r}.",
+                    f"Use one of: {', '.join(sorted(set(known)))}."
+                    if known
+                    else "Run: knowme sync",
+                )
     return {
         "sources": tuple(given["sources"]),
         "speakers": tuple(given["speakers"]),
@@ -91,7 +107,7 @@ def read_words(words: Sequence[str]) -> str:
 @command(cli, "search", json=True)
 @click.argument("query", nargs=-1, required=True)
 @_filters
-@click.option("--kind", "kinds", multiple=True, help="Only this kind: message or section.")
+@click.option("--kind", "kinds", type=click.Choice(KINDS), multiple=True, help="Only this kind.")
 @click.option("--neighbours", type=click.IntRange(0, 20), help="Messages shown on each side.")
 def search(state: State, query: Sequence[str], as_json: bool, **given: Any) -> None:
     """Find what was said, with its date and why it was found."""
@@ -137,16 +153,17 @@ def print_hits(hits: Sequence[Hit], zone: tzinfo | None) -> None:
         say(f"{number:>2}  {bold(console.whence(hit, zone))}")
         for beside in hit.neighbours:
             if beside.offset < 0:
-                say(dim(f"    {_beside(beside.speaker or beside.role, beside.text)}"))
+                say(dim(f"    {_beside(beside)}"))
         say(console.wrap(hit.text, "    "))
         for beside in hit.neighbours:
             if beside.offset > 0:
-                say(dim(f"    {_beside(beside.speaker or beside.role, beside.text)}"))
+                say(dim(f"    {_beside(beside)}"))
         say(dim(f"    why: {console.reason(hit.why)}"))
 
 
-def _beside(who: str, text: str) -> str:
-    return console.short(f"{who}: {text}", console.width() - 4)
+def _beside(near: Neighbour) -> str:
+    who = console.named(near.role, near.speaker)
+    return console.short(f"{who}: {near.text}" if who else near.text, console.width() - 4)
 
 
 # --- ask ------------------------------------------------------------------------------------------
@@ -182,34 +199,49 @@ def ask(state: State, question: Sequence[str], as_json: bool, **given: Any) -> N
             system_prompt=given["system_prompt"],
             **_narrowed(home, given),
         )
+        began = time.perf_counter()
         started, done = asyncio.run(answer(home, asked, quiet=as_json))
         if as_json:
             console.say_json(_answer_json(asked, started, done))
         else:
             print_sources(started, home)
-            print_cost(started, done)
+            print_cost(started, home, time.perf_counter() - began)
+            _nothing_to_know(home, done)
 
 
-async def answer(home: Home, asked: Asked, *, quiet: bool = False) -> tuple[Started, Done]:
-    """Stream an answer to the terminal. Being cancelled stores what was said so far."""
+async def answer(
+    home: Home,
+    asked: Asked,
+    *,
+    quiet: bool = False,
+    on_start: Callable[[Started], None] = lambda started: None,
+) -> tuple[Started, Done]:
+    """Stream an answer to the terminal; ``on_start`` hears who answers, before the first word.
+
+    Being cancelled stores what was said so far.
+    """
     from contextlib import aclosing
 
     from knowme import ask as path
 
     started: Started | None = None
     done: Done | None = None
-    async with aclosing(path.ask(home, asked)) as events:  # type: ignore[type-var]
-        async for event in events:
-            if isinstance(event, path.Started):
-                started = event
-            elif isinstance(event, path.Done):
-                done = event
-            elif not quiet:
-                say(console.clean(event.text), newline=False)
+    flow = console.Flow()
+    try:
+        async with aclosing(path.ask(home, asked)) as events:  # type: ignore[type-var]
+            async for event in events:
+                if isinstance(event, path.Started):
+                    started = event
+                    on_start(started)
+                elif isinstance(event, path.Done):
+                    done = event
+                elif not quiet:
+                    flow.tell(event.text)
+    finally:
+        if started is not None and not quiet:
+            flow.end()
     if started is None or done is None:
         raise RuntimeError("ask() ended without an answer")
-    if not quiet:
-        say()
     return started, done
 
 
@@ -246,16 +278,32 @@ def print_sources(started: Started, home: Home, limit: int = 5) -> None:
         say(dim(f"  and {more} more: knowme why last"))
 
 
-def print_cost(started: Started, done: Done) -> None:
-    """Print who answered and what it cost."""
-    usage = done.usage
-    seconds = f"{usage.total_ms / 1000:.1f} s"
+def answerer(model: str, engine: str) -> str:
+    """Return who answers, in words: "smollm2-135m (llamacpp)"."""
+    return model if model == engine else f"{model} ({engine})" if model else engine
+
+
+def print_cost(started: Started, home: Home, seconds: float) -> None:
+    """Print who answered and how long it took; where no model did, what would bring one."""
+    who = answerer(started.model, started.engine)
     say()
-    say(dim(f"{started.model} ({started.engine}), {seconds}. Why this answer: knowme why last"))
-    if started.engine == "echo":
-        console.note(
-            dim("No model answered: these are your words alone. Get one: knowme models pull")
-        )
+    say(dim(console.wrap(f"{who}, {seconds:.1f} s. Why this answer: knowme why last")))
+    wanted = home.settings.engine
+    if started.engine != "echo" or wanted.kind == "echo":
+        return
+    told = "No model answered: these are your words alone."
+    if wanted.model:
+        told = f"There is no model {wanted.model!r} here. {told} See why: knowme doctor"
+    else:
+        told = f"{told} Get one: knowme models pull"
+    console.note(dim(console.wrap(told)))
+
+
+def _nothing_to_know(home: Home, done: Done) -> None:
+    from knowme.sync import totals
+
+    if not done.known and not totals(home)["items"]:
+        console.note("Nothing is remembered yet. Read your sources first: knowme sync")
 
 
 @command(cli, "chat")
@@ -297,7 +345,7 @@ def print_receipt(receipt: Mapping[str, Any], *, prompt: bool = False) -> None:
     """Print a receipt for a person."""
     say(bold(f"Answer {receipt['receipt_id']}: {console.short(receipt['question'])}"))
     took = f"{receipt['took_ms'] / 1000:.1f} s"
-    say(f"  {receipt['asked']}  {receipt['model']} ({receipt['engine']})  {took}")
+    say(f"  {receipt['asked']}  {answerer(receipt['model'], receipt['engine'])}  {took}")
     known = "something" if receipt["known"] else "nothing"
     say(
         f"  {known} relevant was known: relevance {receipt['relevance']}, "

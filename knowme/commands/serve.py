@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from knowme import console
-from knowme.commands import State, cli, command
+from knowme.commands import State, chapter, cli, command
 from knowme.console import bold, dim, say
 
 if TYPE_CHECKING:
@@ -55,9 +55,12 @@ def daemon(state: State, host: str | None, port: int | None) -> None:
         process.run(home, settings.host, settings.port, service=make, on_ready=ready)
 
 
-@cli.group("jobs")
+@chapter("jobs", first="list")
 def jobs() -> None:
-    """The work in the background: list, show, retry, cancel."""
+    """The work in the background: list, show, retry, cancel.
+
+    Alone it lists.
+    """
 
 
 @command(jobs, "list", json=True)

@@ -34,7 +34,6 @@ MAX_TOP_K = 1_000
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _DATE = re.compile(r"\d{4}-?\d{2}-?\d{2}")
 DAY_MS = 86_400_000
-FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999  # the years 1 to 9999
 NOW_MS = -2_208_988_800_000, 32_503_679_999_999  # 1900 to 2999: the days about it exist too
 M = TypeVar("M", bound=BaseModel)
 
@@ -52,9 +51,9 @@ def to_ms(value: Any, *, end: bool = False) -> int | None:
     try:
         at_ms = parse_time(value, "")
     except InputError:
+        if isinstance(value, int | float):  # the only thing that can be wrong with a number
+            _refuse("must be a time in the years 1 to 9999")
         _refuse("must be a time: ISO 8601 such as 2026-03-01T09:30:00Z, or milliseconds since 1970")
-    if at_ms is not None and not FIRST_MS <= at_ms <= LAST_MS:
-        _refuse("must be a time in the years 1 to 9999")
     whole_day = end and isinstance(value, str) and _DATE.fullmatch(value)
     return at_ms if at_ms is None or not whole_day else at_ms + DAY_MS - 1
 
@@ -150,7 +149,7 @@ class QueryBody(Filters):
         None, description="0: always the likeliest word"
     )
     system_prompt: Annotated[str | None, Field(max_length=MAX_QUERY_CHARS)] = Field(
-        None, description="Instructions beside our own"
+        None, description="Instructions in place of our own"
     )
     max_tokens: Annotated[int | None, Field(ge=1, le=1_000_000)] = Field(
         None, description="The longest answer"
@@ -285,7 +284,18 @@ async def read(request: Request, shape: type[M], *, optional: bool = False) -> M
 
 def sentence(details: Sequence[ErrorDetails], known: Sequence[str]) -> tuple[str, str]:
     """Return (what is wrong with the first field, what to do), as sentences."""
-    first = details[0]
+    # The needed field whose name is misspelt is missing and unknown at once: tell of the slip.
+    lacking = [_place(each["loc"]) for each in details if each["type"] == "missing"]
+    first = next(
+        (
+            each
+            for each in details
+            if each["type"] == "extra_forbidden"
+            and difflib.get_close_matches(_place(each["loc"]), lacking, 1)
+        ),
+        details[0],
+    )
+    details = [each for each in details if each is first or _place(each["loc"]) not in lacking]
     name = _place(first["loc"])
     more = f" ({len(details) - 1} more like it.)" if len(details) > 1 else ""
     if first["type"] == "extra_forbidden":
@@ -349,41 +359,41 @@ def _shown(value: Any) -> str:
 class NeighbourShape(BaseModel):
     """A message beside a result."""
 
-    id: str
+    id: str = Field(description="The caller's own, or the source's")
     offset: int = Field(description="-1: the one before, +1: the one after")
     speaker: str
-    role: str
+    role: str = Field(description="user (the person, or who speaks), assistant or document")
     text: str
-    time: str | None
+    time: str | None = Field(description="ISO 8601, UTC")
 
 
 class HitShape(BaseModel):
     """One result."""
 
     id: str = Field(description="The caller's id where there is one, else our own")
-    text: str
+    text: str = Field(description="The words as they were said")
     metadata: dict[str, Any] = Field(
         description="The caller's own; metadata.ids where several documents were merged"
     )
     distance: float | None = Field(description="Cosine distance, 0 to 2; null: no vector")
     score: float = Field(description="Higher is better; no fixed unit")
-    kind: str
-    source: str
+    kind: str = Field(description="message or section")
+    source: str = Field(description='The name of the source; "ingest": it came over HTTP')
     conversation: str
-    title: str
-    speaker: str
-    role: str
+    title: str = Field(description="The document's or the conversation's, where it has one")
+    speaker: str = Field(description='"": the person, the assistant or nobody; see role')
+    role: str = Field(description="user, assistant or document")
     time: str | None = Field(description="ISO 8601, UTC")
     origin: str = Field(description="Where it stands at the source: file:line or URI")
     why: dict[str, float | str] = Field(description="What each method made of it")
-    neighbours: list[NeighbourShape]
+    neighbours: list[NeighbourShape] = Field(description="What was said before and after")
 
 
 class SearchShape(BaseModel):
     """Results, best first."""
 
-    results: list[HitShape]
-    count: int
+    results: list[HitShape] = Field(description="Best first")
+    count: int = Field(description="How many results")
     took_ms: float
 
 
@@ -403,10 +413,10 @@ class AnswerShape(BaseModel):
     """An answer and what it rests on."""
 
     answer: str
-    sources: list[HitShape]
+    sources: list[HitShape] = Field(description="What the model was given, best first")
     model: str
-    engine: str
-    conversation: str
+    engine: str = Field(description="llamacpp, ollama, openai or echo (no model: quotations)")
+    conversation: str = Field(description="Send it with the next question to go on")
     known: bool = Field(description="false: nothing relevant was found")
     usage: UsageShape
     receipt_id: int = Field(description="For GET /why/{id}")
@@ -448,6 +458,33 @@ class CheckShape(BaseModel):
 
     state: str = Field(description="ok, warming, down, absent")
     detail: str = Field(description="What it is, or what is wrong and what mends it")
+
+
+class SourceShape(BaseModel):
+    """What memory holds of one source."""
+
+    conversations: int
+    messages: int
+    first: str | None = Field(description="The date of its oldest message; null: none is dated")
+    last: str | None
+
+
+class StatsShape(BaseModel):
+    """What memory holds."""
+
+    version: str
+    home: str = Field(description="The folder on the service's machine")
+    bytes: int = Field(description="The size of memory.db")
+    conversations: int
+    messages: int
+    items: int = Field(description="What can be found: messages, and sections of documents")
+    vectors: int = Field(description="Items that the serving embedder has embedded")
+    pending: int = Field(description="Items that wait for their vector; their words are found")
+    answers: int
+    embedder: str = Field(description='Whose vectors serve; "": words alone are searched')
+    jobs: dict[str, int] = Field(description="State -> how many")
+    sources: dict[str, SourceShape]
+    parts: dict[str, CheckShape] = Field(description="As in /health")
 
 
 class HealthShape(BaseModel):
