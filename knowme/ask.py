@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from knowme.seams import Engine
 
 SOURCE = "knowme"
+UNKNOWN = "I don't know that about you: nothing that you told me bears on it."
+UNKNOWN_SMALL = "I don't know that: nothing that you told me bears on it, and I am a small model."
 UNTRUSTED = "untrusted"
 """What a source marks as neither the person's nor their assistant's: searched, never prompted."""
 HISTORY_TURNS = 40
@@ -45,6 +47,18 @@ SMALL_TRIES = 3
 SMALL_RECALLED_TOKENS = 400
 """What a very small model reads: more only slows it down, the quotations stand above it anyway."""
 SMALL_MODEL = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([mb])(?![a-z])", re.IGNORECASE)
+REQUEST = re.compile(
+    r"\b(?:tell|give|show|help|let|remind|teach|write|send|ask|explain to)\s+(?:me|us)\b"
+    r"|\b(?:diz|conta|dá|mostra|lembra|explica)-me\b|\b(?:sag|erzähl|zeig|gib)e?\s+mir\b"
+    r"|\b(?:dime|dame|muéstrame|recuérdame)\b",
+    re.IGNORECASE,
+)
+ASKING = frozenset(
+    "what when where who whom whose which why how is are was were do does did can could will would"
+    " should have has had am list find search name explain describe summarise summarize compare"
+    " o que qual quais quem quando onde como porque quanto quantos qué cuál quién cuándo dónde cómo"
+    " was wann wo wer wie warum welche welcher welches".split()
+)
 FIRST_PERSON = frozenset(
     "i i'm i've i'd i'll me my mine myself we our ours us eu meu minha meus minhas mim comigo nosso"
     " nossa ich mir mich mein meine meinen meiner unser wir yo mi mis mío mía conmigo nosotros je"
@@ -114,6 +128,7 @@ class _Turn:
     relevance: float
     threshold: float
     small: bool
+    alone: bool  # no earlier turn that it may speak of
     quotes: list[dict[str, Any]] = field(default_factory=list)
     answer: str = ""
     withheld: list[str] = field(default_factory=list)
@@ -206,7 +221,9 @@ def _prepare(home: Home, asked: Asked, engine: Engine) -> _Turn:
     count = lru_cache(maxsize=4096)(engine.count_tokens)
     shown = hits if known else []
     context = compose(system, shown, history, asked.question, budgets, count, tz)
-    turn = _Turn(asked, conversation, now_ms(), context, known, relevance, threshold, small)
+    turn = _Turn(
+        asked, conversation, now_ms(), context, known, relevance, threshold, small, not history
+    )
     if small and known:
         turn.quotes = _quote(home, shown, asked.question)
     return turn
@@ -250,8 +267,11 @@ def _leads_with_quotes(setting: str, engine: Engine) -> bool:
 
 
 async def _answer(home: Home, turn: _Turn, engine: Engine) -> AsyncGenerator[str, None]:
-    if not turn.known and about_the_person(turn.asked.question) and not turn.asked.conversation:
-        yield "I don't know that about you: nothing that you told me bears on it."
+    if turn.small and turn.asked.surface == "chat" and not asks(turn.asked.question):
+        yield "Noted, word for word."  # more would be invented
+        return
+    if not turn.known and (turn.small or (turn.alone and about_the_person(turn.asked.question))):
+        yield UNKNOWN if about_the_person(turn.asked.question) else UNKNOWN_SMALL
         return
     if turn.quotes:
         yield quote_lead(turn.quotes)
@@ -335,8 +355,14 @@ def supported(sentence: str, ground: str) -> bool:
 
 
 def about_the_person(question: str) -> bool:
-    """Tell whether a question speaks in the first person."""
-    return not FIRST_PERSON.isdisjoint(words(question))
+    """Tell whether a question speaks of the person who asks ("tell me" alone does not)."""
+    return not FIRST_PERSON.isdisjoint(words(REQUEST.sub(" ", question)))
+
+
+def asks(text: str) -> bool:
+    """Tell whether a message wants an answer: a question, or a request."""
+    first = next(iter(words(text)), "")
+    return "?" in text or "？" in text or first in ASKING or REQUEST.search(text) is not None
 
 
 def is_question(text: str) -> bool:
@@ -422,7 +448,9 @@ def why(home: Home, which: str = "last") -> dict[str, Any]:
             (which, int(which) if numeric else 0),
         )
     if not found:
-        raise NotFoundError(f"There is no answer {which}.", "Ask something first: knowme ask ...")
+        raise NotFoundError(
+            f"There is no answer {which}.", "The newest one, if any: knowme why last"
+        )
     (number, conversation, question, answer, surface, state, model, usage, receipt, at, took) = (
         found[0]
     )

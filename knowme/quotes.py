@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _WRAPPED = re.compile(r"(?<=[^\n])\n(?=[^\s\-*#>|\d])")
 """A line end inside a paragraph: a sentence of a note goes on behind it."""
+_HEADING = re.compile(r"^#{1,6}\s+(.*?)[:#\s]*$", re.MULTILINE)
 HITS = 8
 CANDIDATES = 12
 SHORT_WORDS = 45
@@ -43,7 +44,8 @@ def choose_quotes(
 ) -> list[dict[str, Any]]:
     """Choose what answers best from the best hits: words in common, and meaning.
 
-    Returns mappings {text, day, who, uid, score}, in the order of time. Raises ModelError.
+    Returns mappings {text, day, who, uid, score}, newest first, or oldest first where the question
+    asks for what was before. Raises ModelError.
     """
     hits = hits[:HITS]
     asked = stems(question)
@@ -70,7 +72,8 @@ def choose_quotes(
         quote = {"text": text, "day": day(hit.at_ms, tz), "who": who(hit), "uid": hit.uid,
                  "score": round(score, 4)}  # fmt: skip
         chosen.append(((hit.at_ms or 0, hit.uid, at), quote))
-    chosen.sort(key=lambda pair: pair[0])
+    chosen.sort(key=lambda pair: pair[0][2])  # in one note, in its order
+    chosen.sort(key=lambda pair: pair[0][:2], reverse=not ASKS_EARLIER.search(question))
     return [quote for _, quote in chosen]
 
 
@@ -118,5 +121,6 @@ def quote_lead(quotes: Sequence[Mapping[str, Any]]) -> str:
     for quote in quotes:
         said = "you said" if quote["who"] == "the person" else quote["who"]
         when = "" if quote["day"] == "undated" else f"{quote['day']}, "
-        lines.append(f"{when}{said}: “{' '.join(quote['text'].split())}”")
+        text = " ".join(_HEADING.sub(r"\1:", quote["text"]).split())
+        lines.append(f"{when}{said}: “{text}”")
     return "\n".join(lines)

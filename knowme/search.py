@@ -30,6 +30,7 @@ from knowme.layout import ROLES, Layout
 from knowme.lexical import FOUND, Lexical
 from knowme.times import known_time, now_ms
 from knowme.types import Hit, Neighbour, Query
+from knowme.words import WORD
 
 if TYPE_CHECKING:
     from knowme.home import Home
@@ -60,14 +61,9 @@ class Searcher:
 
         Raises InputError for an empty query or a bad filter.
         """
-        if not query.text.strip():
-            raise InputError("The query is empty.", "Say what to search for.")
-        if query.top_k < 1:
-            raise InputError(f"top_k is {query.top_k}.", "Use a whole number from 1.")
-        for name in ("now_ms", "since_ms", "until_ms"):
-            at = getattr(query, name)
-            if at is not None and not known_time(at):
-                raise InputError(f"{name} is {at}, which no calendar has.", "Use ms since 1970.")
+        _check(query)
+        if not WORD.search(query.text):
+            return []
         vector, space = self._embed(query.text)
         index = None if space is None else self.home.index(space)
         with self.home.db.read() as conn:
@@ -119,6 +115,17 @@ class Searcher:
         mean = memory.mean_vector(conn, space, MEAN_SAMPLE)
         self._mean = (space.id, total, mean)
         return mean
+
+
+def _check(query: Query) -> None:
+    if not query.text.strip():
+        raise InputError("The query is empty.", "Say what to search for.")
+    if query.top_k < 1:
+        raise InputError(f"top_k is {query.top_k}.", "Use a whole number from 1.")
+    for name in ("now_ms", "since_ms", "until_ms"):
+        at = getattr(query, name)
+        if at is not None and not known_time(at):
+            raise InputError(f"{name} is {at}, which no calendar has.", "Use ms since 1970.")
 
 
 def _allowed(conn: apsw.Connection, query: Query) -> NDArray[np.int64] | None:
@@ -241,7 +248,7 @@ def _hit(row: tuple[Any, ...], table: Candidates, scores: Scores, at: int) -> Hi
         "beside": round(float(scores.beside[at]), 4),
     }
     if math.isnan(cosine):
-        why["note"] = "found by its words; it has no vector yet"
+        why["note"] = "found by its words alone: no vector"
     (item, uid, kind, source, conversation, title, role, speaker, text, at_ms, message, external,
      origin, meta) = row  # fmt: skip
     return Hit(
@@ -255,20 +262,21 @@ def _hit(row: tuple[Any, ...], table: Candidates, scores: Scores, at: int) -> Hi
 def _with_neighbours(conn: apsw.Connection, hits: list[Hit], reach: int) -> list[Hit]:
     if reach < 1:
         return hits
-    return [replace(hit, neighbours=_neighbours(conn, hit.message_ids[0], reach)) for hit in hits]
+    return [replace(hit, neighbours=_neighbours(conn, hit, reach)) for hit in hits]
 
 
-def _neighbours(conn: apsw.Connection, message_id: int, reach: int) -> tuple[Neighbour, ...]:
+def _neighbours(conn: apsw.Connection, hit: Hit, reach: int) -> tuple[Neighbour, ...]:
     found: list[Neighbour] = []
     for order, sign, step in (("DESC", "<", -1), ("ASC", ">", 1)):
         near = rows(
             conn,
-            "SELECT m.id, m.external_id, m.speaker, m.role, m.text, m.at_ms FROM messages m"
+            "SELECT m.id, m.external_id, m.role, m.speaker, m.text, m.at_ms, m.meta FROM messages m"
             " JOIN messages me ON me.id = ? WHERE m.conversation_id = me.conversation_id"
             f" AND (m.seq, m.id) {sign} (me.seq, me.id) AND m.retired_ms IS NULL AND m.recall"
             f" ORDER BY m.seq {order}, m.id {order} LIMIT ?",
-            (message_id, reach),
+            (hit.message_ids[0], reach),
         )
-        for distance, row in enumerate(near, start=1):
-            found.append(Neighbour(*(*row, step * distance)))
+        for away, (message, external, role, name, text, at, meta) in enumerate(near, start=1):
+            speaker = memory.named(hit.source, role, name, json.loads(meta))
+            found.append(Neighbour(message, external, speaker, role, text, at, step * away))
     return tuple(sorted(found, key=lambda neighbour: neighbour.offset))

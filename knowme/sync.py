@@ -44,9 +44,9 @@ class Tally:
     problems: list[str] = field(default_factory=list)
 
     def skip(self, record: Record) -> None:
-        """Count a record that could not be taken, and name it."""
-        reason = record.meta.get("reason") or record.text
-        self.skipped[str(reason)] += 1
+        """Count a record that could not be taken, and name it; only name one that was."""
+        if not record.meta.get("taken"):
+            self.skipped[record.text] += 1
         if len(self.problems) < PROBLEMS_KEPT:
             self.problems.append(
                 f"{record.origin}: {record.text}" if record.origin else record.text

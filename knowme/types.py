@@ -33,6 +33,7 @@ class Record:
       ``external_id`` is empty, the whole conversation) is no longer current: an abandoned branch,
       a deleted file. It stays in the archive and leaves recall;
     * ``skipped``: nothing could be taken; ``text`` is the reason and ``origin`` is ``file:line``.
+      With ``meta["taken"]`` it was taken all the same (a wrong encoding): a note, not a loss.
 
     ``recall`` is False for what is archived but never recalled (a heartbeat, a system line).
     ``seq`` orders the messages of one conversation; gaps are fine.

@@ -46,9 +46,16 @@ def test_a_line_end_inside_a_paragraph_does_not_cut_a_sentence() -> None:
     assert "of quotes and a vote" in texts([hit(note, role="document")], "heating chosen")[0]
 
 
-def test_quotations_stand_in_the_order_of_time() -> None:
-    hits = [hit("the heating is a pump", 9), hit("the heating is a boiler", 3)]
-    assert texts(hits, "heating") == ["the heating is a boiler", "the heating is a pump"]
+def test_the_newest_stands_first_unless_what_was_before_is_asked_for() -> None:
+    hits = [hit("the heating is a boiler", 3), hit("the heating is a pump", 9)]
+    assert texts(hits, "heating") == ["the heating is a pump", "the heating is a boiler"]
+    assert texts(hits, "heating before") == ["the heating is a boiler", "the heating is a pump"]
+
+
+def test_headings_of_a_note_are_quoted_as_words() -> None:
+    note = hit("# Heating\n\n## How it went\n\nA pump won.", role="document", title="Heating")
+    lead = quote_lead(choose_quotes(None, [note], "heating", UTC))
+    assert lead.endswith("“Heating: How it went: A pump won.”")
 
 
 def test_of_what_changed_the_newest_is_preferred_unless_the_first_is_asked_for() -> None:

@@ -257,7 +257,8 @@ class Session:
 
     def _skipped(self, transcript: Transcript, line: Line) -> Record:
         origin = transcript.origin(line) if line.number or line.place else transcript.name
-        return Record(kind="skipped", text=line.problem, origin=origin)
+        meta = {"taken": True} if line.problem.startswith("not UTF-8") else {}
+        return Record(kind="skipped", text=line.problem, origin=origin, meta=meta)
 
 
 class _Tail:

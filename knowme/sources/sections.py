@@ -342,7 +342,7 @@ def follow(
         return
     if noted:
         note = f"not UTF-8: read as {', '.join(noted)}"
-        yield Record(kind="skipped", text=note, origin=found.name), None
+        yield Record(kind="skipped", text=note, origin=found.name, meta={"taken": True}), None
     for identity in sorted(had.difference(now)):
         yield Record(kind="removed", conversation=conversation, external_id=identity), None
     yield None, Mark(unit, {"stamp": found.stamp, "ids": now})
