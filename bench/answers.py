@@ -40,7 +40,7 @@ def holds(text: str, wanted: tuple[str, ...]) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--embedder", default="local")
+    parser.add_argument("--embedder", default="auto")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     quoted = recalled = known = refused = unknown = 0

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, tzinfo
 from functools import lru_cache
 from importlib.resources import files
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -35,7 +36,7 @@ from knowme.types import ChatMessage, Context, Hit, Message, Options, Query, Rec
 from knowme.words import content_words, sentences, stem, words
 
 if TYPE_CHECKING:
-    from knowme.seams import Engine
+    from knowme.seams import Engine, Vectors
 
 SOURCE = "knowme"
 UNKNOWN = "I don't know that about you: nothing that you told me bears on it."
@@ -44,6 +45,7 @@ UNTRUSTED = "untrusted"
 """What a source marks as neither the person's nor their assistant's: searched, never prompted."""
 HISTORY_TURNS = 40
 SMALL_TRIES = 3
+NEAR_WORDS = 4
 SMALL_RECALLED_TOKENS = 400
 """What a very small model reads: more only slows it down, the quotations stand above it anyway."""
 SMALL_MODEL = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([mb])(?![a-z])", re.IGNORECASE)
@@ -129,6 +131,8 @@ class _Turn:
     threshold: float
     small: bool
     alone: bool  # no earlier turn that it may speak of
+    told: bool  # a very small model only notes it
+    vector: tuple[memory.Space, Vectors] | None = None  # of what the person tells in a chat
     quotes: list[dict[str, Any]] = field(default_factory=list)
     answer: str = ""
     withheld: list[str] = field(default_factory=list)
@@ -194,7 +198,9 @@ def _prepare(home: Home, asked: Asked, engine: Engine) -> _Turn:
             conversations=asked.conversations,
         )
     )
-    said_here = {message.id for message in history}
+    small = _leads_with_quotes(settings.ask.quote_first, engine)
+    # A very small model is not shown the earlier turns: then they are recalled like any others.
+    said_here = set() if small else {message.id for message in history}
     hits = [
         hit
         for hit in hits
@@ -205,7 +211,6 @@ def _prepare(home: Home, asked: Asked, engine: Engine) -> _Turn:
         threshold = home.threshold()
     relevance = max((hit.score for hit in hits), default=0.0)
     known = relevance >= threshold
-    small = _leads_with_quotes(settings.ask.quote_first, engine)
     tz = zone(settings.memory.timezone)
     budgets = Budgets(
         window=engine.context_tokens,
@@ -219,12 +224,24 @@ def _prepare(home: Home, asked: Asked, engine: Engine) -> _Turn:
     )
     system = asked.system_prompt or _system_prompt(small, settings.name, asked.now_ms, tz)
     count = lru_cache(maxsize=4096)(engine.count_tokens)
-    shown = hits if known else []
+    told = small and asked.surface == "chat" and not asks(asked.question)
+    shown = hits if known and not told else []  # what is only told is noted, not answered
     context = compose(system, shown, history, asked.question, budgets, count, tz)
     turn = _Turn(
-        asked, conversation, now_ms(), context, known, relevance, threshold, small, not history
+        asked,
+        conversation,
+        now_ms(),
+        context,
+        known,
+        relevance,
+        threshold,
+        small,
+        not history,
+        told,
     )
-    if small and known:
+    if remembered(asked):
+        turn.vector = _embed(home, asked.question)
+    if small and known and not told:
         turn.quotes = _quote(home, shown, asked.question)
     return turn
 
@@ -237,6 +254,23 @@ def _quote(home: Home, hits: Sequence[Hit], question: str) -> list[dict[str, Any
         return choose_quotes(embedder, hits, question, tz)
     except ModelError:
         return choose_quotes(None, hits, question, tz)
+
+
+def remembered(asked: Asked) -> bool:
+    """Tell whether a message is to be recalled later: what is told in a chat, not what is asked."""
+    return asked.surface == "chat" and not is_question(asked.question)
+
+
+def _embed(home: Home, text: str) -> tuple[memory.Space, Vectors] | None:
+    """Embed what the person tells, before the write; None when the embedder cannot."""
+    space = home.space()
+    embedder = None if space is None else home.embedder_for(space)
+    if space is None or embedder is None:
+        return None
+    try:
+        return space, embedder.embed([memory.passage("user", "", text)], "document")
+    except ModelError:
+        return None
 
 
 def _history(home: Home, conversation: str) -> list[Message]:
@@ -267,7 +301,7 @@ def _leads_with_quotes(setting: str, engine: Engine) -> bool:
 
 
 async def _answer(home: Home, turn: _Turn, engine: Engine) -> AsyncGenerator[str, None]:
-    if turn.small and turn.asked.surface == "chat" and not asks(turn.asked.question):
+    if turn.told:
         yield "Noted, word for word."  # more would be invented
         return
     if not turn.known and (turn.small or (turn.alone and about_the_person(turn.asked.question))):
@@ -314,7 +348,7 @@ async def _supported(turn: _Turn, engine: Engine, options: Options) -> AsyncGene
 
     It is asked for one; what such a model adds to it is repetition. So the stream ends there.
     """
-    ground = " ".join((turn.asked.question, *(hit.text for hit in turn.context.used)))
+    notes = [hit.text for hit in turn.context.used]
     asked = content_words(turn.asked.question)
     held = ""
     stream = _stream(turn, engine, turn.context.messages, options)
@@ -323,7 +357,7 @@ async def _supported(turn: _Turn, engine: Engine, options: Options) -> AsyncGene
             held += piece
             *whole, held = sentences(held) or [""]
             for sentence in whole:
-                if supported(sentence, ground) and not set(content_words(sentence)) <= set(asked):
+                if supported(sentence, notes) and not set(content_words(sentence)) <= set(asked):
                     yield ("\n\n" if turn.quotes else "") + sentence.strip()
                     return
                 if sentence.strip():
@@ -336,22 +370,30 @@ async def _supported(turn: _Turn, engine: Engine, options: Options) -> AsyncGene
         await stream.aclose()
 
 
-def supported(sentence: str, ground: str) -> bool:
-    """Tell whether every number, name and rare word of a sentence stands in the ground text.
+def supported(sentence: str, notes: Sequence[str]) -> bool:
+    """Tell whether one of the notes says this: its names, its numbers, its words side by side.
 
-    A sentence whose content words are mostly absent from the ground is not supported either.
+    Shared words alone do not do: "a pump instead of a boiler" and "a boiler instead of a pump"
+    share them all. So half of the neighbouring pairs of content words must stand near each other,
+    in that order, in one and the same note.
     """
     if not sentence.strip():
         return True
-    have = {stem(word) for word in words(ground)}
-    tokens = re.findall(r"\w+", sentence)
-    for place, token in enumerate(tokens):
+    return any(_says(note, sentence) for note in notes)
+
+
+def _says(note: str, sentence: str) -> bool:
+    have = [stem(word) for word in content_words(note, once=False)]
+    told = [stem(word) for word in content_words(sentence, once=False)]
+    for place, token in enumerate(re.findall(r"\w+", sentence)):
         named = token[0].isupper() and place > 0
         if (named or token[0].isdigit()) and stem(token.lower()) not in have:
             return False
-    content = content_words(sentence)
-    missing = [word for word in content if stem(word) not in have]
-    return len(missing) <= len(content) // 3
+    near = {
+        pair for gap in range(1, NEAR_WORDS + 1) for pair in zip(have, have[gap:], strict=False)
+    }
+    pairs = list(pairwise(told))
+    return bool(pairs) and sum(pair in near for pair in pairs) >= len(pairs) / 2
 
 
 def about_the_person(question: str) -> bool:
@@ -377,7 +419,7 @@ def is_question(text: str) -> bool:
 def _store(conn: apsw.Connection, turn: _Turn, engine: Engine, state: str, took_ms: float) -> int:
     """Write the turn, its usage and its receipt. Returns the receipt's number."""
     key, stamp = uuid.uuid4().hex[:16], now_ms()
-    recall = turn.asked.surface == "chat" and not is_question(turn.asked.question)
+    recall = remembered(turn.asked)
     asked = Record("message", turn.conversation, f"{key}:q", "user", text=turn.asked.question,
                    at_ms=turn.started_ms, seq=-1, recall=recall,
                    meta={"surface": turn.asked.surface})  # fmt: skip
@@ -389,7 +431,11 @@ def _store(conn: apsw.Connection, turn: _Turn, engine: Engine, state: str, took_
     answer_id: int | None = None
     if turn.answer:
         answer_id, _, _ = archive.put(conn, conversation, answered, stamp)
-    if recall and memory.add_items(conn, [question_id]):
+    made = list(memory.add_items(conn, [question_id])) if recall else []
+    stored = turn.vector is not None and memory.put_vectors(
+        conn, turn.vector[0], made, turn.vector[1]
+    )
+    if made and not stored:
         jobs.enqueue(conn, "reindex", {}, unique_key="reindex")
     usage = turn.usage or Usage(model=engine.model, total_ms=took_ms)
     conn.execute(
@@ -448,9 +494,8 @@ def why(home: Home, which: str = "last") -> dict[str, Any]:
             (which, int(which) if numeric else 0),
         )
     if not found:
-        raise NotFoundError(
-            f"There is no answer {which}.", "The newest one, if any: knowme why last"
-        )
+        mend = "Ask something first: knowme ask ..." if which == "last" else "See: knowme why last"
+        raise NotFoundError(f"There is no answer {which}.", mend)
     (number, conversation, question, answer, surface, state, model, usage, receipt, at, took) = (
         found[0]
     )

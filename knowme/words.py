@@ -58,9 +58,11 @@ def words(text: str) -> list[str]:
     return [word.lower().replace("’", "'") for word in WORD.findall(text)]
 
 
-def content_words(text: str) -> list[str]:
-    """Return the distinct words that a query is about; all of them if none is left."""
-    every = list(dict.fromkeys(word.partition("'")[0] for word in words(text)))
+def content_words(text: str, once: bool = True) -> list[str]:
+    """Return the words that a query is about, each ``once``; all of them if none is left."""
+    every = [word.partition("'")[0] for word in words(text)]
+    if once:
+        every = list(dict.fromkeys(every))
     kept = [word for word in every if word not in STOP_WORDS]
     return kept or every
 
