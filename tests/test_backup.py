@@ -410,15 +410,18 @@ def test_a_kill_after_each_step_leaves_the_old_or_the_new_database(closed, step)
 @pytest.mark.kill
 @pytest.mark.slow
 def test_fifty_kills_at_random_moments_leave_the_old_or_the_new_database(closed):
-    chance, outcomes = random.Random(7), []
+    chance, killed = random.Random(7), []
     clean = min(_restore(closed.parent / f"clean{n}", closed, None)[1] for n in range(3))
-    for number in range(50):
+    for number in range(250):  # a run that ends before its kill counts for nothing
         path = closed.parent / f"run{number}"
-        ended, _ = _restore(path, closed, chance.uniform(0, 1.1 * clean))
-        outcomes.append((ended, *old_or_new(path)))
+        ended, _ = _restore(path, closed, chance.uniform(0, clean))
+        (found,) = old_or_new(path)
+        if not ended:
+            killed.append(found)
         shutil.rmtree(path)
-    killed = [found for ended, found in outcomes if not ended]
-    assert len(killed) >= 25 and "old" in killed
+        if len(killed) == 50:
+            break
+    assert len(killed) == 50 and "old" in killed
 
 
 def _restore(path, home, delay):
