@@ -86,7 +86,7 @@ def resident_mb() -> float:
 def ingest_section(options: argparse.Namespace) -> dict[str, object]:
     """1,000 messages: without embeddings, and with each embedder; CPU of the worker included."""
     out: dict[str, object] = {}
-    for kind in ("none", "hashing", "static", "local"):
+    for kind in ("none", "hashing", "static", "local", "onnx"):
         with tempfile.TemporaryDirectory() as folder:
             Home.create(Path(folder) / "h")
             with Home.open(Path(folder) / "h", {**OFFLINE, "embedder.kind": kind}) as home:
@@ -147,7 +147,7 @@ def ask_section(options: argparse.Namespace) -> dict[str, object]:
     out: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as folder:
         Home.create(Path(folder) / "h")
-        base = {"embedder.kind": "local", "engine.kind": "llamacpp"}
+        base = {"embedder.kind": "auto", "engine.kind": "llamacpp"}
         with Home.open(Path(folder) / "h", {**base, "embedder.threads": 1}) as home:
             store(home, "bench", records(2000))
         for mode in ("never", "always"):
