@@ -190,7 +190,7 @@ def _prepare(home: Home, asked: Asked, engine: Engine) -> _Turn:
         Query(
             asked.question,
             top_k=asked.top_k or settings.search.top_k,
-            now_ms=asked.now_ms if asked.now_ms is not None else now_ms(),
+            now_ms=asked.now_ms,
             since_ms=asked.since_ms,
             until_ms=asked.until_ms,
             sources=asked.sources,
@@ -248,8 +248,8 @@ def _prepare(home: Home, asked: Asked, engine: Engine) -> _Turn:
 
 def _quote(home: Home, hits: Sequence[Hit], question: str) -> list[dict[str, Any]]:
     """Choose the quotations; when the embedder is down, by the words alone."""
-    space, tz = home.space(), zone(home.settings.memory.timezone)
-    embedder = None if space is None else home.embedder_for(space)
+    _, embedder = home.serving()
+    tz = zone(home.settings.memory.timezone)
     try:
         return choose_quotes(embedder, hits, question, tz)
     except ModelError:
@@ -263,8 +263,7 @@ def remembered(asked: Asked) -> bool:
 
 def _embed(home: Home, text: str) -> tuple[memory.Space, Vectors] | None:
     """Embed what the person tells, before the write; None when the embedder cannot."""
-    space = home.space()
-    embedder = None if space is None else home.embedder_for(space)
+    space, embedder = home.serving()
     if space is None or embedder is None:
         return None
     try:

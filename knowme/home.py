@@ -158,6 +158,14 @@ class Home:
 
     _old_embedder: Embedder | None = None
 
+    def serving(self) -> tuple[Space | None, Embedder | None]:
+        """Return the space whose vectors serve, and the embedder that makes them.
+
+        Either is None where there is no embedder; the embedder alone where its model is gone.
+        """
+        space = self.space()
+        return space, None if space is None else self.embedder_for(space)
+
     def index(self, space: Space) -> VectorIndex:
         """Return the vector index of this space, filled and up to date with memory.db."""
         from knowme.follow import Follower

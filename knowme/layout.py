@@ -11,7 +11,7 @@ import copy
 import json
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import apsw
 import numpy as np
@@ -19,9 +19,6 @@ from numpy.typing import NDArray
 
 from knowme import memory
 from knowme.db import rows, value
-
-if TYPE_CHECKING:
-    from knowme.db import Database
 
 ROLES = {"user": 1, "assistant": 2, "document": 3}
 DAY_MS = 86_400_000
@@ -38,8 +35,7 @@ class Layout:
 
     NO_DAY = np.iinfo(np.int32).min
 
-    def __init__(self, db: Database) -> None:
-        self._db = db
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._at = -1
         self.total = 0

@@ -52,7 +52,7 @@ class Searcher:
 
     def __init__(self, home: Home) -> None:
         self.home = home
-        self._layout = Layout(home.db)
+        self._layout = Layout()
         self._lexical = Lexical()
         self._mean: tuple[int, int, Vectors] | None = None
 
@@ -95,11 +95,8 @@ class Searcher:
         return THRESHOLDS.get(kind, THRESHOLDS["static"])
 
     def _embed(self, text: str) -> tuple[Vectors | None, Space | None]:
-        space = self.home.space()
-        if space is None:
-            return None, None
         try:
-            embedder = self.home.embedder_for(space)
+            space, embedder = self.home.serving()
             if embedder is None:
                 return None, None
             return embedder.embed([text], "query")[0], space

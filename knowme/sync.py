@@ -394,10 +394,7 @@ def _document(number: int, text: str, meta: Mapping[str, Any], id: str | None) -
 
 
 def open_space(home: Home) -> tuple[memory.Space | None, Embedder | None]:
-    """Return the vectors' space that serves and the embedder for it; register a new embedder.
-
-    Either is None where there is no embedder; the embedder alone is None where the model is gone.
-    """
+    """Register the configured embedder if it is new, and return what serves (Home.serving)."""
     try:
         embedder = home.embedder
         name = None if embedder is None else (embedder.fingerprint, embedder.dims)
@@ -409,8 +406,7 @@ def open_space(home: Home) -> tuple[memory.Space | None, Embedder | None]:
         if serving is None or serving.fingerprint != fingerprint:
             spec = home.embedder_spec()
             home.db.write(lambda c: memory.put_space(c, fingerprint, dims, spec, now_ms()))
-    space = home.space()
-    return space, None if space is None else home.embedder_for(space)
+    return home.serving()
 
 
 def pending(home: Home) -> int:

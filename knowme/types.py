@@ -16,8 +16,6 @@ Role = Literal["user", "assistant", "system", "tool", "document"]
 RecordKind = Literal["message", "section", "removed", "skipped"]
 EmbedKind = Literal["query", "document"]
 
-EMPTY: Mapping[str, Any] = {}
-
 
 @dataclass(frozen=True, slots=True)
 class Record:

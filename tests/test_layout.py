@@ -16,7 +16,7 @@ def put(home, *names: str) -> None:
 
 
 def test_what_a_search_holds_does_not_change_under_it(home) -> None:
-    layout = Layout(home.db)
+    layout = Layout()
     put(home, "a", "c")
     with home.db.read() as conn:
         held = layout.caught_up(conn)
@@ -30,7 +30,7 @@ def test_what_a_search_holds_does_not_change_under_it(home) -> None:
 
 
 def test_an_older_snapshot_does_not_turn_the_layout_back(home) -> None:
-    layout = Layout(home.db)
+    layout = Layout()
     put(home, "a")
     with home.db.read() as old:
         memory.last_change(old)  # the snapshot begins with its first read
@@ -41,7 +41,7 @@ def test_an_older_snapshot_does_not_turn_the_layout_back(home) -> None:
 
 
 def test_a_layout_that_fell_behind_what_is_remembered_is_read_whole(home) -> None:
-    layout = Layout(home.db)
+    layout = Layout()
     put(home, "a", "b")
     with home.db.read() as conn:
         layout.caught_up(conn)
@@ -49,6 +49,6 @@ def test_a_layout_that_fell_behind_what_is_remembered_is_read_whole(home) -> Non
     put(home, "c", "d")
     home.db.write(lambda conn: memory.prune_changes(conn, keep=1))
     with home.db.read() as conn:
-        now, fresh = layout.caught_up(conn), Layout(home.db).caught_up(conn)
+        now, fresh = layout.caught_up(conn), Layout().caught_up(conn)
     assert now.total == fresh.total == 3
     assert now.roles.tolist() == fresh.roles.tolist()

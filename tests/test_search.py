@@ -128,7 +128,7 @@ def test_without_an_embedder_the_words_alone_are_searched(tmp_path) -> None:
 
 
 def test_the_layout_follows_every_change(home) -> None:
-    layout = Layout(home.db)
+    layout = Layout()
 
     def rows():
         with home.db.read() as conn:
