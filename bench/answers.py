@@ -14,10 +14,10 @@ import tempfile
 from pathlib import Path
 
 from knowme.ask import Asked, Done, Started, ask
-from knowme.config import SourceSettings
 from knowme.configfile import add_source
 from knowme.fiction.build import build, questions
 from knowme.home import Home
+from knowme.settings import SourceSettings
 from knowme.sync import sync
 
 AT_MS = 1_776_070_800_000  # the day after the last word of the story

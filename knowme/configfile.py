@@ -19,7 +19,6 @@ from typing import Any
 from knowme.config import (
     DOTENV,
     FILE,
-    SourceSettings,
     Spec,
     known,
     parse_dotenv,
@@ -31,6 +30,7 @@ from knowme.config import (
     specs,
 )
 from knowme.errors import ConfigError
+from knowme.settings import SourceSettings
 
 HEAD = """\
 # The settings of this home. Every key is here, explained, with its default commented out: remove

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import apsw
 
 from knowme import jobs
-from knowme.config import JobSettings
 from knowme.errors import JobError
 from knowme.jobs import Cancelled, Handler, Progress, Runner
 from knowme.lock import Lock
+from knowme.settings import JobSettings
 from knowme.types import Counts
 
 if TYPE_CHECKING:

@@ -45,9 +45,10 @@ def run(folder: Path) -> None:
     Raises InputError when ``folder`` holds anything that no demo made.
     """
     from knowme import configfile, sync
-    from knowme.config import SourceSettings, set_value
+    from knowme.config import set_value
     from knowme.fiction.build import build, questions
     from knowme.home import Home
+    from knowme.settings import SourceSettings
 
     began = time.monotonic()
     folder = folder.absolute()

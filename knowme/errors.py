@@ -9,7 +9,8 @@
     │   └── NotFoundError       an id, a name or a job that does not exist
     ├── ModelError              an engine or an embedder that cannot do its work
     │   ├── ModelMissingError   the model is not there; the hint says how to get it
-    │   └── ModelDownError      the server refused, timed out, died
+    │   ├── ModelDownError      the server refused, timed out, died
+    │   └── OfflineError        it lies beyond this machine, and ``offline`` is set
     └── JobError                a job that cannot be queued, run or retried
 
 Promises: foreign exceptions are wrapped at the edge where they arise; none reaches a user.
@@ -17,6 +18,8 @@ Refuses to know: how an error is shown. The CLI prints it, the service maps it t
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 
 class KnowmeError(Exception):
@@ -69,9 +72,27 @@ class NotFoundError(InputError):
 
 
 class ModelError(KnowmeError):
-    """An engine or an embedder cannot do its work."""
+    """An engine or an embedder cannot do its work.
+
+    ``reached`` says how far the request came: "no" (it was never sent, or refused before any work:
+    asking again costs nothing twice), "maybe" (it was sent and its fate is unknown: asking again
+    may be paid twice), "yes" (an answer had begun). ``retry_after`` is what the server asked us
+    to wait, in seconds; None where it said nothing.
+    """
 
     status = 503
+
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        *,
+        reached: Literal["no", "maybe", "yes"] = "no",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, hint)
+        self.reached = reached
+        self.retry_after = retry_after
 
 
 class ModelMissingError(ModelError):
@@ -80,6 +101,10 @@ class ModelMissingError(ModelError):
 
 class ModelDownError(ModelError):
     """The model's server refused, timed out or died."""
+
+
+class OfflineError(ModelError):
+    """What was asked for lies beyond this machine, and the setting ``offline`` forbids it."""
 
 
 class JobError(KnowmeError):

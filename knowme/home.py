@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from knowme import config as config_module
 from knowme import plugins
-from knowme.config import Config, Settings
+from knowme.config import Config
 from knowme.db import Database
 from knowme.errors import ConfigError, HomeError, KnowmeError, ModelError
+from knowme.settings import Settings
 from knowme.types import Hit, Query
 
 if TYPE_CHECKING:

@@ -145,11 +145,100 @@ def m004_answers(conn: apsw.Connection) -> None:
     """)
 
 
+def m005_models(conn: apsw.Connection) -> None:
+    """Models at work: calls, swaps, what left the machine, choices and what came of them."""
+    conn.execute("""
+    CREATE TABLE calls(                 -- one row for each call of a chat model
+      id INTEGER PRIMARY KEY,
+      answer_id INTEGER REFERENCES answers(id) ON DELETE SET NULL,
+      at_ms INTEGER NOT NULL,
+      purpose TEXT NOT NULL,            -- answer, check, shadow, classify, passthrough
+      role TEXT NOT NULL, model TEXT NOT NULL, engine TEXT NOT NULL,
+      local INTEGER NOT NULL,
+      stage TEXT NOT NULL DEFAULT '',   -- what chose it: gate, rule, heuristic, learned, fallback
+      reason TEXT NOT NULL DEFAULT '',
+      state TEXT NOT NULL,              -- done, cut (the asker left), failed, empty
+      error TEXT NOT NULL DEFAULT '',
+      prompt_tokens INTEGER NOT NULL DEFAULT 0, cached_tokens INTEGER NOT NULL DEFAULT 0,
+      answer_tokens INTEGER NOT NULL DEFAULT 0,
+      cost REAL NOT NULL DEFAULT 0,     -- in the money of the model's prices
+      first_token_ms REAL NOT NULL DEFAULT 0, total_ms REAL NOT NULL DEFAULT 0);
+    CREATE INDEX calls_time ON calls(at_ms);
+    CREATE TABLE swaps(                 -- models that came into memory and left it
+      id INTEGER PRIMARY KEY,
+      at_ms INTEGER NOT NULL,
+      role TEXT NOT NULL, model TEXT NOT NULL,
+      kind TEXT NOT NULL,               -- load, unload
+      reason TEXT NOT NULL DEFAULT '',  -- asked, warm-up, idle, models, memory, closed
+      took_ms REAL NOT NULL,
+      memory_bytes INTEGER NOT NULL DEFAULT 0,
+      prefix_tokens INTEGER NOT NULL DEFAULT 0); -- of the prompt, saved or restored
+    CREATE INDEX swaps_time ON swaps(at_ms);
+    CREATE TABLE egress(                -- everything that left the machine
+      id INTEGER PRIMARY KEY,
+      at_ms INTEGER NOT NULL,
+      url TEXT NOT NULL,                -- where to, without a query
+      purpose TEXT NOT NULL,            -- answer, check, shadow, passthrough, embedding, model list
+      model TEXT NOT NULL DEFAULT '',
+      classes TEXT NOT NULL DEFAULT '[]', -- of memory, each with the policy that let it go
+      sent_bytes INTEGER NOT NULL,
+      received_bytes INTEGER NOT NULL DEFAULT 0,
+      prompt_tokens INTEGER NOT NULL DEFAULT 0, answer_tokens INTEGER NOT NULL DEFAULT 0,
+      cost REAL NOT NULL DEFAULT 0,
+      outcome TEXT NOT NULL DEFAULT 'sent', -- sent (not known yet), 200, 429, refused, cut ...
+      answer_id INTEGER REFERENCES answers(id) ON DELETE SET NULL,
+      body BLOB);                       -- zstandard; null where privacy.keep_bodies is off
+    CREATE INDEX egress_time ON egress(at_ms);
+    CREATE TABLE policies(              -- versions of the learned router
+      id INTEGER PRIMARY KEY,
+      fingerprint TEXT NOT NULL,        -- of the embedder whose vectors it reads
+      state TEXT NOT NULL,              -- in_use, candidate, rejected, retired
+      model BLOB NOT NULL,
+      outcomes INTEGER NOT NULL,        -- how many it has learned from
+      replay TEXT NOT NULL DEFAULT '{}', -- what replaying the log said of it
+      created_ms INTEGER NOT NULL);
+    CREATE TABLE choices(               -- one row for each routed message
+      id INTEGER PRIMARY KEY,
+      answer_id INTEGER REFERENCES answers(id) ON DELETE CASCADE,
+      at_ms INTEGER NOT NULL,
+      chosen TEXT NOT NULL, local INTEGER NOT NULL,
+      candidates TEXT NOT NULL,         -- JSON: the roles that might have answered
+      stage TEXT NOT NULL, category TEXT NOT NULL,
+      propensity REAL NOT NULL,
+      gain REAL, gain_sd REAL, cost REAL, price REAL,
+      policy_id INTEGER REFERENCES policies(id),
+      fingerprint TEXT NOT NULL DEFAULT '',
+      features BLOB,                    -- float32: the message's vector, then its features
+      answered_by TEXT NOT NULL DEFAULT ''); -- differs from chosen after a fallback
+    CREATE INDEX choices_answer ON choices(answer_id);
+    CREATE TABLE outcomes(              -- what the person thought of it
+      id INTEGER PRIMARY KEY,
+      choice_id INTEGER NOT NULL REFERENCES choices(id) ON DELETE CASCADE,
+      at_ms INTEGER NOT NULL,
+      kind TEXT NOT NULL,               -- rating, up, down, retry_cloud, regenerate, better
+      value TEXT NOT NULL DEFAULT '');  -- 1 to 5; local, cloud or same for better
+    CREATE INDEX outcomes_choice ON outcomes(choice_id);
+    CREATE TABLE sessions(              -- what a conversation needs beside its messages
+      conversation_id INTEGER PRIMARY KEY REFERENCES conversations(id) ON DELETE CASCADE,
+      anchor_seq INTEGER NOT NULL DEFAULT -1, -- the window begins after the message of this seq
+      summary TEXT NOT NULL DEFAULT '', -- of what lies before it
+      summary_because TEXT NOT NULL DEFAULT '[]', -- the ids of those messages
+      model TEXT NOT NULL DEFAULT '',   -- the role that answered last
+      surface TEXT NOT NULL DEFAULT '',
+      updated_ms INTEGER NOT NULL);
+    CREATE TABLE threads(               -- a stateless client's messages -> its conversation
+      hash BLOB PRIMARY KEY,            -- sha256 over the turns up to an answer of ours
+      conversation_id INTEGER NOT NULL REFERENCES conversations(id) ON DELETE CASCADE,
+      at_ms INTEGER NOT NULL) WITHOUT ROWID;
+    """)
+
+
 MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (
     m001_archive,
     m002_items,
     m003_jobs,
     m004_answers,
+    m005_models,
 )
 APPLICATION_ID = 0x6B6E6F77  # "know"
 

@@ -7,7 +7,7 @@ Refuses to know: any backend. ``plugins.py`` finds them by name.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,49 @@ class Engine(Protocol):
 
     async def aclose(self) -> None:
         """Free the model and its process."""
+        ...
+
+
+@runtime_checkable
+class Resident(Protocol):
+    """What an engine offers, beside Engine, whose model takes this machine's memory.
+
+    An engine without these methods (a remote one) is always there and costs no memory.
+    """
+
+    async def load(self) -> None:
+        """Bring the model into memory, where it is not. Raises ModelError."""
+        ...
+
+    async def unload(self) -> None:
+        """Free its memory. Idempotent; the next stream loads it again."""
+        ...
+
+    async def loaded(self) -> bool:
+        """Tell whether it is in memory now."""
+        ...
+
+    async def memory_bytes(self) -> int:
+        """Return what it takes when it is loaded, or will take; 0 where nobody knows."""
+        ...
+
+
+class Gate(Protocol):
+    """What every connection to a model's server passes; given to backends as ``gate=``.
+
+    Backends make their clients with ``wire.Server``, which asks it. See egress.Ledger.
+    """
+
+    def leaving(self, url: str, body: bytes) -> int:
+        """Note that a body is about to be sent beyond this machine; returns the row's number.
+
+        Raises OfflineError when nothing may leave, StoreError when it cannot be noted: then
+        nothing is sent.
+        """
+        ...
+
+    def left(self, row: int, outcome: str, received_bytes: int) -> None:
+        """Note how it ended: "200", "429", "refused", "cut" ..."""
         ...
 
 

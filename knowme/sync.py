@@ -21,11 +21,11 @@ from typing import Any
 import apsw
 
 from knowme import archive, jobs, memory, plugins
-from knowme.config import SourceSettings
 from knowme.db import value
 from knowme.errors import ConfigError, InputError, KnowmeError, ModelError
 from knowme.home import Home
 from knowme.seams import Embedder, Vectors
+from knowme.settings import SourceSettings
 from knowme.times import now_ms, parse_time
 from knowme.types import Counts, Mark, Record, Role
 

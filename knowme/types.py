@@ -138,16 +138,38 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class ChatMessage:
-    """One message for a model."""
+class ToolCall:
+    """A call that a model asks for; ``arguments`` is JSON text, as the model wrote it."""
 
-    role: Literal["system", "user", "assistant"]
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One message for a model.
+
+    ``images`` are data URLs (``data:image/png;base64,...``). An assistant's message may carry
+    ``tool_calls``; a message of the role ``tool`` answers the call ``tool_call_id``.
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    images: tuple[str, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a model should answer. ``None`` leaves the engine's own default."""
+    """How a model should answer. ``None`` leaves the engine's own default.
+
+    ``json_object`` asks for any JSON, ``json_schema`` for one of this shape. ``tools`` and
+    ``tool_choice`` are as OpenAI writes them. ``extra`` are further fields of OpenAI's form
+    (top_k, presence_penalty ...): sent as they are where the server speaks it, else translated
+    where there is a counterpart and ignored where there is none.
+    """
 
     max_tokens: int | None = None
     temperature: float | None = None
@@ -155,7 +177,11 @@ class Options:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     json_schema: Mapping[str, Any] | None = None
+    json_object: bool = False
     think: bool = False
+    tools: tuple[Mapping[str, Any], ...] = ()
+    tool_choice: str | Mapping[str, Any] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,15 +194,83 @@ class Usage:
     answer_tokens: int = 0
     first_token_ms: float = 0.0
     total_ms: float = 0.0
-    finish: str = "stop"  # stop, length, error
+    finish: str = "stop"  # stop, length, tool_calls, error
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDelta:
+    """A piece of a tool call as it is streamed: pieces of one ``index`` belong together."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a streamed answer: text, or the usage at the very end."""
+    """A piece of a streamed answer: text, a piece of a tool call, or the usage at the very end.
+
+    ``reasoning`` is what a thinking model thinks aloud: never part of the answer.
+    """
 
     text: str = ""
     usage: Usage | None = None
+    tool_calls: tuple[ToolDelta, ...] = ()
+    reasoning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """A model as the router sees it. Prices are for a million tokens.
+
+    ``down`` says why it cannot answer now ("" when it can); ``load_ms`` is what loading it is
+    expected to take (0: it is loaded, or needs none); ``parameters`` is 0 where nobody knows.
+    """
+
+    role: str
+    model: str
+    engine: str
+    local: bool
+    context_tokens: int = 4096
+    max_tokens: int = 512
+    price_in: float = 0.0
+    price_out: float = 0.0
+    images: bool = False
+    tools: bool = True
+    loaded: bool = True
+    load_ms: float = 0.0
+    down: str = ""
+    parameters: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Which model answers, and why.
+
+    ``model`` is a role; ``alternatives`` are the roles to try when it fails, in order.
+    ``stage`` is what decided: gate, rule, heuristic, learned, default. ``confidence`` in [0, 1].
+    ``message`` is the person's message without a directive (@model, /local, /cloud).
+    ``category`` is PERSONAL or COMPLEX. ``refused`` maps a role to why it may not answer.
+    ``check``: the answer of ``model`` shall be looked at before it counts (else: alternatives).
+    ``gain``, ``gain_sd``, ``cost`` and ``price`` (what the gain must exceed) are None where the
+    learned model was not asked. ``propensity`` is the probability with which ``model`` was chosen.
+    """
+
+    model: str
+    reason: str
+    confidence: float
+    alternatives: tuple[str, ...] = ()
+    stage: str = "default"
+    message: str = ""
+    category: str = "COMPLEX"
+    refused: Mapping[str, str] = field(default_factory=dict)
+    check: bool = False
+    gain: float | None = None
+    gain_sd: float | None = None
+    cost: float | None = None
+    price: float | None = None
+    propensity: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +288,15 @@ class Context:
 
     ``used`` are the hits as they stand in the prompt (their text may be cut at a sentence);
     ``tokens`` counts each section (system, recalled, history, question, answer budget).
+    ``classes`` are the classes of memory that stand in it: question, history, files, memory,
+    summary, and ``recalled:SOURCE`` for each source that is quoted.
     """
 
     messages: tuple[ChatMessage, ...]
     used: tuple[Hit, ...]
     dropped: tuple[Dropped, ...]
     tokens: Mapping[str, int]
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

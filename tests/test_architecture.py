@@ -16,13 +16,15 @@ RANKS = [
     {"daemon"},
     {"service", "web", "mcp"},
     {"ask", "sync", "export", "backup", "journal", "learn", "evals", "forget", "stats"},
+    {"sessions"},
     {"jobs", "schedule"},
     {"home"},
-    {"context", "compress", "route", "models", "follow", "fuse", "layout", "lexical", "search"}
-    | {"quotes"},
-    {"archive", "memory", "facts", "profile"},
-    {"plugins", "config", "configfile", "db", "schema", "lock", "modelstore", "convert"},
-    {"dates", "times", "words"},
+    {"models", "route", "context", "follow", "fuse", "layout", "lexical", "search", "quotes"},
+    {"compress", "workspace", "reduce", "privacy", "rules", "gain", "intents"},
+    {"archive", "memory", "facts", "profile", "feedback", "egress", "redact"},
+    {"plugins", "config", "configfile", "legacy", "db", "schema", "lock", "modelstore", "convert"},
+    {"settings"},
+    {"dates", "times", "words", "questions", "net"},
     {"seams"},
     {"types", "errors", "__init__"},
 ]
@@ -32,7 +34,7 @@ RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 # they share among themselves (a runtime, a parser) is beside them.
 BACKENDS = {"engines", "embedders", "indexes", "sources", "channels", "senses", "trainers"}
 FOUNDATION = {"seams", "types", "errors", "__init__"}
-SHARED_BY_BACKENDS = {"llama", "modelstore", "times", "wire", "words"}
+SHARED_BY_BACKENDS = {"llama", "modelstore", "net", "times", "wire", "words"}
 
 # The story that ships with the package writes files and reads nothing of ours.
 APART = {"fiction"}

@@ -24,9 +24,9 @@ from knowme import config, configfile, console, jobs
 from knowme.cli import run
 from knowme.commands.begin import guess_kind
 from knowme.commands.recall import when
-from knowme.config import SourceSettings
 from knowme.errors import InputError
 from knowme.home import Home
+from knowme.settings import SourceSettings
 from knowme.types import Counts
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knowme import config, configfile
-from knowme.config import Settings, SourceSettings, load
+from knowme.config import load
 from knowme.errors import ConfigError
+from knowme.settings import Settings, SourceSettings
 
 
 def write(home, yaml="", dotenv=""):

@@ -15,11 +15,11 @@ import urllib.request
 import pytest
 
 from knowme import backup, daemon, jobs, lock
-from knowme.config import JobSettings
 from knowme.db import rows
 from knowme.errors import HomeError, JobError
 from knowme.home import Home
 from knowme.jobs import Runner
+from knowme.settings import JobSettings
 
 HEAD = """
     import os, sys, threading, time

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from knowme import service
-from knowme.config import SourceSettings
 from knowme.errors import ConfigError, ModelDownError
+from knowme.settings import SourceSettings
 from knowme.types import Chunk, Usage
 from knowme.web import page
 from knowme.web.lanes import Lane

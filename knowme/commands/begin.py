@@ -15,7 +15,7 @@ from knowme.commands import State, chapter, cli, command
 from knowme.console import bold, dim, note, say
 
 if TYPE_CHECKING:
-    from knowme.config import SourceSettings
+    from knowme.settings import SourceSettings
     from knowme.types import Counts
 
 OPENCLAW = ("openclaw.json", "agents", "sessions", "workspace", "memory")
@@ -56,7 +56,7 @@ def init(state: State, no_detect: bool, name: str | None) -> None:
 
 def detect() -> list[SourceSettings]:
     """Return the sources found on this machine that knowme can read, ready to be configured."""
-    from knowme.config import SourceSettings
+    from knowme.settings import SourceSettings
 
     folder = os.environ.get("OPENCLAW_STATE_DIR") or "~/.openclaw"
     return [SourceSettings("openclaw", folder)] if Path(folder).expanduser().is_dir() else []

@@ -123,8 +123,8 @@ def config_add(state: State, kind: str, path: Path, name: str) -> None:
     """
     from knowme import config as settings
     from knowme import configfile
-    from knowme.config import SourceSettings
     from knowme.errors import ConfigError
+    from knowme.settings import SourceSettings
 
     _must_exist(state)
     whole = path.expanduser().absolute()
