@@ -1,264 +1,104 @@
 """ask(): the one path of every question, from every surface.
 
-Promises: search, compose, stream, then one write of the turn, its usage and its receipt, also when
-the asker leaves in the middle. When nothing relevant is known and the question is about the
-person, it says so and no model is asked. A very small model leads with the quoted words and their
-date, and only those of its sentences are shown whose names and numbers stand in the notes.
-Refuses to know: how the answer is shown, which engine runs, how recall ranks.
+Promises: recall, route, compose, stream, then one write of the turn, its calls and its receipt,
+also when the asker leaves in the middle. When a model fails the next of the route takes over, and
+the asker is told; what may have been paid once is not paid twice. What does not have the right to
+leave stands in no prompt for a remote model. When nothing relevant is known and the question is
+about the person, it says so and no model is asked. A very small model leads with the quoted words
+and their date, and only those of its sentences are shown that the notes bear out.
+Refuses to know: how the answer is shown, how an engine works, how recall ranks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, tzinfo
-from functools import lru_cache
-from importlib.resources import files
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import apsw
-
-from knowme import archive, jobs, memory
-from knowme.context import Budgets, compose, who
-from knowme.db import rows
-from knowme.errors import InputError, ModelError, NotFoundError
+from knowme import archive, egress, memory, prompting, receipts, steering
+from knowme.errors import InputError, ModelDownError, ModelError
 from knowme.home import Home
-from knowme.quotes import choose_quotes, quote_lead
-from knowme.times import iso, now_ms, zone
-from knowme.types import ChatMessage, Context, Hit, Message, Options, Query, Record, Usage
-from knowme.words import content_words, sentences, stem, words
+from knowme.questions import about_the_person, is_small_talk
+from knowme.quotes import quote_lead, supported
+from knowme.receipts import rate, why
+from knowme.times import now_ms
+from knowme.turn import Asked, Call, Delta, Done, Event, Started, Switched, Turn
+from knowme.types import ChatMessage, Chunk, Dropped, Options, Route, ToolCall, ToolDelta, Usage
+from knowme.words import content_words, sentences
 
 if TYPE_CHECKING:
+    from knowme.redact import Placeholders
     from knowme.seams import Engine, Vectors
 
-SOURCE = "knowme"
 UNKNOWN = "I don't know that about you: nothing that you told me bears on it."
 UNKNOWN_SMALL = "I don't know that: nothing that you told me bears on it, and I am a small model."
-UNTRUSTED = "untrusted"
-"""What a source marks as neither the person's nor their assistant's: searched, never prompted."""
-HISTORY_TURNS = 40
+NOTED = "Noted, word for word."
 SMALL_TRIES = 3
-NEAR_WORDS = 4
-SMALL_RECALLED_TOKENS = 400
-"""What a very small model reads: more only slows it down, the quotations stand above it anyway."""
-SMALL_MODEL = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([mb])(?![a-z])", re.IGNORECASE)
-REQUEST = re.compile(
-    r"\b(?:tell|give|show|help|let|remind|teach|write|send|ask|explain to)\s+(?:me|us)\b"
-    r"|\b(?:diz|conta|dá|mostra|lembra|explica)-me\b|\b(?:sag|erzähl|zeig|gib)e?\s+mir\b"
-    r"|\b(?:dime|dame|muéstrame|recuérdame)\b",
-    re.IGNORECASE,
-)
-ASKING = frozenset(
-    "what when where who whom whose which why how is are was were do does did can could will would"
-    " should have has had am list find search name explain describe summarise summarize compare"
-    " o que qual quais quem quando onde como porque quanto quantos qué cuál quién cuándo dónde cómo"
-    " was wann wo wer wie warum welche welcher welches".split()
-)
-FIRST_PERSON = frozenset(
-    "i i'm i've i'd i'll me my mine myself we our ours us eu meu minha meus minhas mim comigo nosso"
-    " nossa ich mir mich mein meine meinen meiner unser wir yo mi mis mío mía conmigo nosotros je"
-    " moi mon ma mes notre nous".split()
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One question and how it may be answered."""
-
-    question: str
-    conversation: str = ""
-    surface: str = "cli"
-    top_k: int | None = None
-    temperature: float | None = None
-    max_tokens: int | None = None
-    system_prompt: str = ""
-    now_ms: int | None = None
-    since_ms: int | None = None
-    until_ms: int | None = None
-    sources: tuple[str, ...] = ()
-    speakers: tuple[str, ...] = ()
-    conversations: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """What is known before the first word: who answers, and from what."""
-
-    model: str
-    engine: str
-    conversation: str
-    sources: tuple[Hit, ...]
-    known: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """The next piece of the answer."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The whole answer, what it cost, and the number of its receipt."""
-
-    answer: str
-    usage: Usage
-    receipt_id: int
-    known: bool
-
-
-Event = Started | Delta | Done
-
-
-@dataclass(slots=True)
-class _Turn:
-    """One question while it is being answered."""
-
-    asked: Asked
-    conversation: str
-    started_ms: int
-    context: Context
-    known: bool
-    relevance: float
-    threshold: float
-    small: bool
-    alone: bool  # no earlier turn that it may speak of
-    told: bool  # a very small model only notes it
-    vector: tuple[memory.Space, Vectors] | None = None  # of what the person tells in a chat
-    quotes: list[dict[str, Any]] = field(default_factory=list)
-    answer: str = ""
-    withheld: list[str] = field(default_factory=list)
-    usage: Usage | None = None
-    error: str = ""
+AGAIN_SECONDS = 10.0
+"""A model of this machine that failed sooner than this is asked once more: it was started anew."""
+PATIENCE_SECONDS = 5.0
+"""How long a Retry-After may be where nobody else can answer."""
 
 
 async def ask(home: Home, asked: Asked) -> AsyncIterator[Event]:
     """Answer one question: yields Started, then Delta after Delta, then Done.
 
-    Closing the iterator early stores what was said so far as a turn that was cut. Raises InputError
-    for an empty question, ModelError when the model cannot answer (the failed turn is stored too).
+    Questions of one conversation are answered one after the other. Closing the iterator early
+    stores what was said so far as a turn that was cut. Raises InputError for an empty question,
+    NotFoundError for an unknown model, ModelError when no model can answer (the failed turn is
+    stored too).
     """
-    if not asked.question.strip():
+    asked = _checked(asked)
+    conversation = asked.conversation or f"{asked.surface}-{uuid.uuid4().hex[:12]}"
+    async with home.locks.of(conversation):
+        began = time.perf_counter()
+        turn = await asyncio.to_thread(prepare, home, asked, conversation)
+        state = "cut"
+        try:
+            async with aclosing(_answered(home, turn)) as events:
+                async for event in events:
+                    yield event
+            state = "done"
+        except Exception as error:
+            state, turn.error = "failed", str(error)
+            raise
+        finally:
+            took = (time.perf_counter() - began) * 1000
+            if state != "done":  # the asker is gone: nobody waits, an await could be cancelled
+                home.db.write(lambda conn: receipts.store(conn, home, turn, state, took))
+        receipt_id = await asyncio.to_thread(
+            home.db.write, lambda conn: receipts.store(conn, home, turn, state, took)
+        )
+        usage = turn.usage or Usage(model=turn.model, total_ms=took)
+        yield Done(
+            turn.answer, usage, receipt_id, turn.known, turn.role, turn.model, turn.cost,
+            tuple(turn.tool_calls),
+        )  # fmt: skip
+
+
+def _checked(asked: Asked) -> Asked:
+    if not asked.question.strip() and not asked.images and not asked.again and not asked.turns:
         raise InputError("The question is empty.", "Ask something.")
-    asked = replace(
+    return replace(
         asked,
         question=archive.whole(asked.question),
         conversation=archive.whole(asked.conversation),
         system_prompt=archive.whole(asked.system_prompt),
+        client_system=archive.whole(asked.client_system),
     )
-    engine = await asyncio.to_thread(lambda: home.engine)
-    began = time.perf_counter()
-    turn = await asyncio.to_thread(_prepare, home, asked, engine)
-    state = "cut"
-    try:
-        yield Started(engine.model, engine.name, turn.conversation, turn.context.used, turn.known)
-        async with aclosing(_answer(home, turn, engine)) as answer:
-            async for piece in answer:
-                turn.answer += piece
-                yield Delta(piece)
-        state = "done"
-    except Exception as error:
-        state, turn.error = "failed", str(error)
-        raise
-    finally:
-        took = (time.perf_counter() - began) * 1000
-        if state != "done":  # the asker is gone: nobody waits, and an await could be cancelled
-            home.db.write(lambda conn: _store(conn, turn, engine, state, took))
-    receipt_id = await asyncio.to_thread(
-        home.db.write, lambda conn: _store(conn, turn, engine, state, took)
-    )
-    usage = turn.usage or Usage(model=engine.model, total_ms=took)
-    yield Done(turn.answer, usage, receipt_id, turn.known)
 
 
-# --- before -------------------------------------------------------------------------------------
-
-
-def _prepare(home: Home, asked: Asked, engine: Engine) -> _Turn:
-    settings = home.settings
-    conversation = asked.conversation or f"{asked.surface}-{uuid.uuid4().hex[:12]}"
-    history = _history(home, conversation)
-    hits = home.search(
-        Query(
-            asked.question,
-            top_k=asked.top_k or settings.search.top_k,
-            now_ms=asked.now_ms,
-            since_ms=asked.since_ms,
-            until_ms=asked.until_ms,
-            sources=asked.sources,
-            speakers=asked.speakers,
-            conversations=asked.conversations,
-        )
-    )
-    small = _leads_with_quotes(settings.ask.quote_first, engine)
-    # A very small model is not shown the earlier turns: then they are recalled like any others.
-    said_here = set() if small else {message.id for message in history}
-    hits = [
-        hit
-        for hit in hits
-        if not said_here.intersection(hit.message_ids) and hit.metadata.get("trust") != UNTRUSTED
-    ]
-    threshold = settings.ask.threshold
-    if threshold < 0:
-        threshold = home.threshold()
-    relevance = max((hit.score for hit in hits), default=0.0)
-    known = relevance >= threshold
-    tz = zone(settings.memory.timezone)
-    budgets = Budgets(
-        window=engine.context_tokens,
-        system=settings.ask.system_tokens,
-        recalled=min(settings.ask.recalled_tokens, SMALL_RECALLED_TOKENS)
-        if small
-        else settings.ask.recalled_tokens,
-        question=settings.ask.question_tokens,
-        history=0 if small else settings.ask.history_tokens,
-        answer=asked.max_tokens or (96 if small else settings.engine.max_tokens),
-    )
-    system = asked.system_prompt or _system_prompt(small, settings.name, asked.now_ms, tz)
-    count = lru_cache(maxsize=4096)(engine.count_tokens)
-    told = small and asked.surface == "chat" and not asks(asked.question)
-    shown = hits if known and not told else []  # what is only told is noted, not answered
-    context = compose(system, shown, history, asked.question, budgets, count, tz)
-    turn = _Turn(
-        asked,
-        conversation,
-        now_ms(),
-        context,
-        known,
-        relevance,
-        threshold,
-        small,
-        not history,
-        told,
-    )
-    if remembered(asked):
-        turn.vector = _embed(home, asked.question)
-    if small and known and not told:
-        turn.quotes = _quote(home, shown, asked.question)
+def prepare(home: Home, asked: Asked, conversation: str) -> Turn:
+    """Recall, and choose the model: everything before the first model is asked."""
+    turn = steering.steer(home, asked, conversation)
+    if prompting.remembered(turn.asked, turn.question):
+        turn.told = _embed(home, turn.question)
     return turn
-
-
-def _quote(home: Home, hits: Sequence[Hit], question: str) -> list[dict[str, Any]]:
-    """Choose the quotations; when the embedder is down, by the words alone."""
-    _, embedder = home.serving()
-    tz = zone(home.settings.memory.timezone)
-    try:
-        return choose_quotes(embedder, hits, question, tz)
-    except ModelError:
-        return choose_quotes(None, hits, question, tz)
-
-
-def remembered(asked: Asked) -> bool:
-    """Tell whether a message is to be recalled later: what is told in a chat, not what is asked."""
-    return asked.surface == "chat" and not is_question(asked.question)
 
 
 def _embed(home: Home, text: str) -> tuple[memory.Space, Vectors] | None:
@@ -267,97 +107,290 @@ def _embed(home: Home, text: str) -> tuple[memory.Space, Vectors] | None:
     if space is None or embedder is None:
         return None
     try:
-        return space, embedder.embed([memory.passage("user", "", text)], "document")
+        with egress.labelled("embedding", classes={"question": "allow"}):
+            return space, embedder.embed([memory.passage("user", "", text)], "document")
     except ModelError:
         return None
 
 
-def _history(home: Home, conversation: str) -> list[Message]:
-    with home.db.read() as conn:
-        found = archive.find_conversation(conn, SOURCE, conversation)
-        return [] if found is None else archive.last_messages(conn, found, HISTORY_TURNS)
+# --- one model after the other ------------------------------------------------------------------
 
 
-def _system_prompt(small: bool, name: str, at_ms: int | None, tz: tzinfo | None) -> str:
-    text = (files("knowme") / "prompts" / f"answer{'_small' if small else ''}.md").read_text(
-        "utf-8"
+async def _answered(home: Home, turn: Turn) -> AsyncGenerator[Event, None]:
+    """Let the chosen model answer; when it fails, the next."""
+    waiting = [turn.route.model, *turn.route.alternatives]
+    again: set[str] = set()
+    if (told := turn.route.refused.get(waiting[0])) and not turn.states[waiting[0]].local:
+        raise ModelError(
+            f"No model may answer this. {waiting[0]}: {told}",
+            "Add a model of this machine, or change what may leave: knowme config show",
+        )
+    while True:
+        role, began = waiting.pop(0), time.monotonic()
+        try:
+            async with aclosing(_attempt(home, turn, role)) as events:
+                async for event in events:
+                    yield event
+            return
+        except ModelError as error:
+            quick = time.monotonic() - began < AGAIN_SECONDS
+            waiting, pause = _after(turn, role, error, waiting, quick and role not in again)
+            again.add(role)
+            if not waiting:
+                raise
+            reason = f"{_who(turn, role)} failed: {error.message}"
+        await asyncio.sleep(pause)
+        shown = bool(turn.answer or turn.tool_calls)
+        turn.forget_attempt()
+        turn.stage = "fallback"
+        if waiting[0] == role:
+            turn.note = ""
+        elif not turn.begun:
+            turn.note = reason
+        if turn.begun and (shown or waiting[0] != role):
+            follower = turn.states[waiting[0]]
+            yield Switched(follower.role, follower.model, follower.engine, reason, shown)
+
+
+def _after(
+    turn: Turn, role: str, error: ModelError, waiting: Sequence[str], once_more: bool
+) -> tuple[list[str], float]:
+    """Return who may be asked after this failure, and how long to wait before.
+
+    An answer that was begun, or may have been, may have been paid: then nobody is asked who costs
+    money, this model least of all.
+    """
+    states = turn.states
+    left = [name for name in waiting if name != role]
+    if error.reached != "no" and not states[role].local:
+        left = [name for name in left if states[name].local or not states[name].price_out]
+    if once_more and states[role].local and type(error) is ModelDownError:
+        return [role, *left], 0.0
+    wait = error.retry_after
+    if not left and once_more and error.reached == "no" and wait is not None:
+        return ([role], wait) if wait <= PATIENCE_SECONDS else ([], 0.0)
+    return left, 0.0
+
+
+def _who(turn: Turn, role: str) -> str:
+    model = turn.states[role].model
+    return f"{role} ({model})" if model and model != role else role
+
+
+async def _attempt(home: Home, turn: Turn, role: str) -> AsyncGenerator[Event, None]:
+    """Answer with one model. Raises ModelError when it cannot."""
+    engine = await asyncio.to_thread(home.models.engine, role)
+    turn.role, turn.engine, turn.local = role, engine.name, engine.local
+    turn.stage = turn.stage or turn.route.stage
+    said = await asyncio.to_thread(_without_a_model, home, turn, engine)
+    if said:
+        yield _started(turn, engine)
+        turn.answer = said
+        yield Delta(said)
+        return
+    try:
+        async with home.models.use(role) as used:
+            prompt = await asyncio.to_thread(prompting.compose_for, home, turn, used)
+            if not turn.begun:
+                yield _started(turn, used)
+            async with aclosing(_pieces(home, turn, used, prompt)) as pieces:
+                async for piece in pieces:
+                    turn.answer += piece.text
+                    yield piece
+    except NotGoodEnoughError:
+        raise
+    except ModelError as error:
+        home.models.failed(role, error)
+        raise
+    home.models.worked(role)
+
+
+def _started(turn: Turn, engine: Engine) -> Started:
+    turn.begun, turn.model = True, engine.model
+    assert turn.context is not None
+    return Started(
+        engine.model, engine.name, turn.conversation, turn.context.used, turn.known, turn.role,
+        turn.route, turn.note,
+    )  # fmt: skip
+
+
+def _without_a_model(home: Home, turn: Turn, engine: Engine) -> str:
+    """Return what is to be said without asking any model; "" where one must be asked."""
+    turn.small = prompting.is_small(home, turn, engine)
+    asked = turn.asked
+    turn.noted = (
+        turn.small and prompting.remembered(asked, turn.question) and not prompting.wants(turn)
     )
-    today = datetime.fromtimestamp((at_ms if at_ms is not None else now_ms()) / 1000, tz)
-    return text.format(name=name or "the person", today=f"{today:%A, %d %B %Y}").strip()
+    if turn.noted:
+        said = NOTED  # more would be invented
+    elif turn.known or asked.images or asked.again or prompting.is_agent(turn):
+        return ""
+    elif turn.small and not is_small_talk(turn.question):
+        said = UNKNOWN if about_the_person(turn.question) else UNKNOWN_SMALL
+    elif about_the_person(turn.question) and _asks_memory(turn):
+        said = UNKNOWN
+    else:
+        return ""
+    prompting.compose_unasked(home, turn, engine)
+    return said
 
 
-def _leads_with_quotes(setting: str, engine: Engine) -> bool:
-    """Tell whether the answer leads with quotations: a model under a billion parameters does."""
-    if setting != "auto":
-        return setting == "always"
-    if engine.name == "echo":
-        return True
-    size = SMALL_MODEL.search(engine.model)
-    return size is not None and (size[2].lower() == "m" or float(size[1]) < 1)
+def _asks_memory(turn: Turn) -> bool:
+    """Tell whether only memory could answer: no earlier turn may help, and no knowledge."""
+    alone = not turn.session.turns and not turn.asked.turns
+    return alone and turn.intent.category == "PERSONAL" and turn.route.stage != "gate"
 
 
 # --- the answer ---------------------------------------------------------------------------------
 
 
-async def _answer(home: Home, turn: _Turn, engine: Engine) -> AsyncGenerator[str, None]:
-    if turn.told:
-        yield "Noted, word for word."  # more would be invented
-        return
-    if not turn.known and (turn.small or (turn.alone and about_the_person(turn.asked.question))):
-        yield UNKNOWN if about_the_person(turn.asked.question) else UNKNOWN_SMALL
-        return
+async def _pieces(
+    home: Home, turn: Turn, engine: Engine, prompt: prompting.Prompt
+) -> AsyncGenerator[Delta, None]:
     if turn.quotes:
-        yield quote_lead(turn.quotes)
-    settings = home.settings.engine
-    temperature = turn.asked.temperature
-    options = Options(
-        max_tokens=turn.context.tokens["answer"],
-        temperature=settings.temperature if temperature is None else temperature,
-        think=settings.think,
-    )
+        yield Delta(quote_lead(turn.quotes))
     if engine.name == "echo" and turn.quotes:
         # The quotations are the answer; given nothing more, the echo only says what it is.
-        yield "\n\n"
-        pieces = _stream(turn, engine, (), options)
+        yield Delta("\n\n")
+        pieces = _stream(home, turn, engine, replace(prompt, messages=()))
     elif turn.small and turn.known:
-        pieces = _supported(turn, engine, options)
+        pieces = _supported(home, turn, engine, prompt)
+    elif turn.route.check and turn.role == turn.route.model and turn.route.alternatives:
+        pieces = _looked_at(home, turn, engine, prompt)
     else:
-        pieces = _stream(turn, engine, turn.context.messages, options)
+        pieces = _stream(home, turn, engine, prompt)
     async with aclosing(pieces):
         async for piece in pieces:
             yield piece
 
 
 async def _stream(
-    turn: _Turn, engine: Engine, messages: Sequence[ChatMessage], options: Options
-) -> AsyncGenerator[str, None]:
-    stream = engine.stream(messages, options)
+    home: Home, turn: Turn, engine: Engine, prompt: prompting.Prompt
+) -> AsyncGenerator[Delta, None]:
+    """Stream one answer, with its names put back. Raises ModelError, also for an empty answer."""
+    some = False
+    chunks = called(home, turn, engine, prompt, "answer")
+    pieces = chunks if prompt.names is None else _named(chunks, prompt.names)
+    async with aclosing(chunks), aclosing(pieces):
+        async for chunk in pieces:
+            if chunk.tool_calls:
+                _gather(turn, chunk.tool_calls)
+            if chunk.text or chunk.tool_calls:
+                some = True
+                yield Delta(chunk.text, chunk.tool_calls)
+    if not some and not turn.quotes:
+        turn.calls[-1].state = "empty"
+        raise ModelDownError(
+            f"{engine.model or engine.name} gave an empty answer.",
+            "Ask again, or ask another model: @ROLE before the question.",
+            reached="yes",
+        )
+
+
+async def called(
+    home: Home, turn: Turn, engine: Engine, prompt: prompting.Prompt, purpose: str
+) -> AsyncGenerator[Chunk, None]:
+    """Call the model: every piece, with the call noted whatever becomes of it."""
+    call = Call(
+        purpose, turn.role, engine.model, engine.name, engine.local, now_ms(), turn.stage,
+        turn.note or turn.route.reason,
+    )  # fmt: skip
+    turn.calls.append(call)
+    stream = engine.stream(prompt.messages, prompt.options)
     try:
-        async for chunk in stream:
+        # The request goes out with the first piece, and is labelled for the ledger just then: a
+        # label that is set across a yield would be taken off in another context.
+        with egress.labelled(purpose, model=engine.model, classes=prompt.classes) as label:
+            try:
+                chunk = await anext(stream, None)
+            finally:
+                call.sent += label.rows
+        while chunk is not None:
             if chunk.usage is not None:
-                turn.usage = chunk.usage
-            if chunk.text:
-                yield chunk.text
+                call.usage = chunk.usage
+                call.cost = steering.cost_of(turn.states[turn.role], chunk.usage)
+            yield chunk
+            chunk = await anext(stream, None)
+        call.state = "done"
+        call.model = turn.model = engine.model
+    except ModelError as error:
+        call.state, call.error = "failed", str(error)
+        raise
     finally:
         await stream.aclose()  # type: ignore[attr-defined]
 
 
-async def _supported(turn: _Turn, engine: Engine, options: Options) -> AsyncGenerator[str, None]:
+async def _named(
+    chunks: AsyncGenerator[Chunk, None], names: Placeholders
+) -> AsyncGenerator[Chunk, None]:
+    """Put the names back into an answer: its text, and the arguments of each tool call.
+
+    Arguments are JSON: they are held back until they are whole.
+    """
+    said = names.restorer()
+    held: dict[int, ToolDelta] = {}
+    async for chunk in chunks:
+        for delta in chunk.tool_calls:
+            so_far = held.get(delta.index, ToolDelta(delta.index))
+            held[delta.index] = ToolDelta(
+                delta.index, so_far.id or delta.id, so_far.name or delta.name,
+                so_far.arguments + delta.arguments,
+            )  # fmt: skip
+        yield replace(chunk, text=said.feed(chunk.text), tool_calls=())
+    calls = (replace(call, arguments=_restored(call.arguments, names)) for call in held.values())
+    yield Chunk(said.end(), tool_calls=tuple(calls))
+
+
+def _restored(arguments: str, names: Placeholders) -> str:
+    """Return JSON text with the names back in each of its texts."""
+
+    def back(value: Any) -> Any:
+        if isinstance(value, str):
+            return names.restore(value)
+        if isinstance(value, list):
+            return [back(each) for each in value]
+        if isinstance(value, dict):
+            return {names.restore(key): back(each) for key, each in value.items()}
+        return value
+
+    try:
+        return json.dumps(back(json.loads(arguments)), ensure_ascii=False)
+    except ValueError:
+        return names.restore(arguments)
+
+
+def _gather(turn: Turn, deltas: Sequence[ToolDelta]) -> None:
+    """Put the pieces of tool calls together."""
+    for delta in deltas:
+        while len(turn.tool_calls) <= delta.index:
+            turn.tool_calls.append(ToolCall("", "", ""))
+        so_far = turn.tool_calls[delta.index]
+        turn.tool_calls[delta.index] = ToolCall(
+            delta.id or so_far.id, so_far.name or delta.name, so_far.arguments + delta.arguments
+        )
+
+
+async def _supported(
+    home: Home, turn: Turn, engine: Engine, prompt: prompting.Prompt
+) -> AsyncGenerator[Delta, None]:
     """Pass on the first sentence of a small model whose names and numbers stand in the notes.
 
     It is asked for one; what such a model adds to it is repetition. So the stream ends there.
     """
+    assert turn.context is not None
     notes = [hit.text for hit in turn.context.used]
-    asked = content_words(turn.asked.question)
+    asked = content_words(turn.question)
     held = ""
-    stream = _stream(turn, engine, turn.context.messages, options)
+    stream = _stream(home, turn, engine, prompt)
     try:
         async for piece in stream:
-            held += piece
+            held += piece.text
             *whole, held = sentences(held) or [""]
+            if not turn.calls[-1].error and whole:
+                turn.calls[-1].state = "done"  # it is we who stop it
             for sentence in whole:
                 if supported(sentence, notes) and not set(content_words(sentence)) <= set(asked):
-                    yield ("\n\n" if turn.quotes else "") + sentence.strip()
+                    yield Delta(("\n\n" if turn.quotes else "") + sentence.strip())
                     return
                 if sentence.strip():
                     turn.withheld.append(sentence)
@@ -369,137 +402,84 @@ async def _supported(turn: _Turn, engine: Engine, options: Options) -> AsyncGene
         await stream.aclose()
 
 
-def supported(sentence: str, notes: Sequence[str]) -> bool:
-    """Tell whether one of the notes says this: its names, its numbers, its words side by side.
+async def _looked_at(
+    home: Home, turn: Turn, engine: Engine, prompt: prompting.Prompt
+) -> AsyncGenerator[Delta, None]:
+    """Let the model answer, let it look at its answer, and pass it on only if it is good.
 
-    Shared words alone do not do: "a pump instead of a boiler" and "a boiler instead of a pump"
-    share them all. So half of the neighbouring pairs of content words must stand near each other,
-    in that order, in one and the same note.
+    Raises ModelDownError when it is not: then the stronger model is asked.
     """
-    if not sentence.strip():
-        return True
-    return any(_says(note, sentence) for note in notes)
+    whole = [piece async for piece in _stream(home, turn, engine, prompt)]
+    answer = "".join(piece.text for piece in whole)
+    looks = prompting.check_prompt(turn, answer, prompt)
+    verdict = ""
+    async with aclosing(called(home, turn, engine, looks, "check")) as chunks:
+        async for chunk in chunks:
+            verdict += chunk.text
+    if not prompting.is_good(verdict):
+        turn.withheld.append(answer)
+        raise NotGoodEnoughError("it was not sure of its own answer")
+    for piece in whole:
+        yield piece
 
 
-def _says(note: str, sentence: str) -> bool:
-    have = [stem(word) for word in content_words(note, once=False)]
-    told = [stem(word) for word in content_words(sentence, once=False)]
-    for place, token in enumerate(re.findall(r"\w+", sentence)):
-        named = token[0].isupper() and place > 0
-        if (named or token[0].isdigit()) and stem(token.lower()) not in have:
-            return False
-    near = {
-        pair for gap in range(1, NEAR_WORDS + 1) for pair in zip(have, have[gap:], strict=False)
-    }
-    pairs = list(pairwise(told))
-    return bool(pairs) and sum(pair in near for pair in pairs) >= len(pairs) / 2
+class NotGoodEnoughError(ModelError):
+    """A model looked at its answer again and did not stand by it: another one is asked."""
 
 
-def about_the_person(question: str) -> bool:
-    """Tell whether a question speaks of the person who asks ("tell me" alone does not)."""
-    return not FIRST_PERSON.isdisjoint(words(REQUEST.sub(" ", question)))
+# --- what would be ------------------------------------------------------------------------------
 
 
-def asks(text: str) -> bool:
-    """Tell whether a message wants an answer: a question, or a request."""
-    first = next(iter(words(text)), "")
-    return "?" in text or "？" in text or first in ASKING or REQUEST.search(text) is not None
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What would happen to a message: who would answer, and what that model would be sent.
+
+    ``role`` is whom it is composed for: the chosen one, or the first remote one with ``remote``.
+    ``url`` is where it would go, "" for a model of this machine; ``withheld`` is what may not.
+    """
+
+    route: Route
+    role: str
+    url: str
+    messages: tuple[ChatMessage, ...]
+    classes: dict[str, str]
+    withheld: tuple[Dropped, ...]
+    bytes: int
+    tokens: int
+    cost: float
+    states: tuple[str, ...] = ()
 
 
-def is_question(text: str) -> bool:
-    """Tell whether a message only asks: such a message is kept, and not recalled later."""
-    pieces = [piece.strip() for piece in sentences(text) if piece.strip()]
-    return bool(pieces) and all(piece.rstrip("\"'”)").endswith(("?", "？")) for piece in pieces)
+def preview(home: Home, asked: Asked, *, remote: bool = False) -> Preview:
+    """Tell who would answer and what would be sent, without asking any model.
 
-
-# --- after --------------------------------------------------------------------------------------
-
-
-def _store(conn: apsw.Connection, turn: _Turn, engine: Engine, state: str, took_ms: float) -> int:
-    """Write the turn, its usage and its receipt. Returns the receipt's number."""
-    key, stamp = uuid.uuid4().hex[:16], now_ms()
-    recall = remembered(turn.asked)
-    asked = Record("message", turn.conversation, f"{key}:q", "user", text=turn.asked.question,
-                   at_ms=turn.started_ms, seq=-1, recall=recall,
-                   meta={"surface": turn.asked.surface})  # fmt: skip
-    answered = Record("message", turn.conversation, f"{key}:a", "assistant", text=turn.answer,
-                      at_ms=stamp, seq=-1, recall=False,
-                      meta={"surface": turn.asked.surface, "model": engine.model})  # fmt: skip
-    conversation = archive.put_conversation(conn, SOURCE, asked, stamp)
-    question_id, _, _ = archive.put(conn, conversation, asked, stamp)
-    answer_id: int | None = None
-    if turn.answer:
-        answer_id, _, _ = archive.put(conn, conversation, answered, stamp)
-    made = list(memory.add_items(conn, [question_id])) if recall else []
-    stored = turn.vector is not None and memory.put_vectors(
-        conn, turn.vector[0], made, turn.vector[1]
-    )
-    if made and not stored:
-        jobs.enqueue(conn, "reindex", {}, unique_key="reindex")
-    usage = turn.usage or Usage(model=engine.model, total_ms=took_ms)
-    conn.execute(
-        "INSERT INTO answers(conversation_id, question_id, answer_id, surface, state, model, usage,"
-        " receipt, asked_ms, took_ms) VALUES(?,?,?,?,?,?,?,?,?,?)",
-        (
-            conversation, question_id, answer_id, turn.asked.surface, state, engine.model,
-            json.dumps(asdict(usage)), json.dumps(_receipt(turn, engine), ensure_ascii=False),
-            turn.started_ms, took_ms,
-        ),
+    Raises InputError, NotFoundError; ModelError where the message may not leave at all.
+    """
+    turn = prepare(home, _checked(asked), asked.conversation or "preview")
+    away = [role for role, state in turn.states.items() if not state.local]
+    role = turn.route.model
+    if remote and turn.states[role].local:
+        role = away[0] if away else ""
+    if not role:
+        return Preview(turn.route, "", "", (), {}, (), 0, 0, 0.0)
+    engine = home.models.engine(role)
+    turn.role, turn.engine, turn.local = role, engine.name, engine.local
+    turn.small = prompting.is_small(home, turn, engine)
+    prompt = prompting.compose_for(home, turn, engine, loaded=False)
+    assert turn.context is not None
+    tokens = sum(many for name, many in turn.context.tokens.items() if name != "answer")
+    usage = Usage(engine.model, prompt_tokens=tokens, answer_tokens=turn.context.tokens["answer"])
+    sent = sum(len(message.content.encode("utf-8", "replace")) for message in prompt.messages)
+    withheld = [each for each in turn.context.dropped if "privacy." in each.reason]
+    return Preview(
+        turn.route, role, "" if engine.local else home.models.setting(role).url,
+        tuple(prompt.messages),
+        dict(prompt.classes), tuple(withheld), sent, tokens,
+        steering.cost_of(turn.states[role], usage),
     )  # fmt: skip
-    return conn.last_insert_rowid()
 
 
-def _receipt(turn: _Turn, engine: Engine) -> dict[str, Any]:
-    return {
-        "engine": engine.name,
-        "local": engine.local,
-        "known": turn.known,
-        "relevance": round(turn.relevance, 4),
-        "threshold": round(turn.threshold, 4),
-        "tokens": dict(turn.context.tokens),
-        "used": [
-            {
-                "uid": hit.uid, "text": hit.text, "at": iso(hit.at_ms), "who": who(hit),
-                "conversation": hit.conversation, "origin": hit.origin,
-                "score": round(hit.score, 4), "why": dict(hit.why),
-            }
-            for hit in turn.context.used
-        ],
-        "dropped": [asdict(dropped) for dropped in turn.context.dropped],
-        "quotes": turn.quotes,
-        "withheld": turn.withheld,
-        "prompt": [asdict(message) for message in turn.context.messages],
-        "error": turn.error,
-    }  # fmt: skip
-
-
-def why(home: Home, which: str = "last") -> dict[str, Any]:
-    """Return the receipt of an answer by its number, or of the last one.
-
-    Raises NotFoundError.
-    """
-    numeric = which.isascii() and which.isdigit() and len(which) < 18
-    if which != "last" and not numeric:
-        raise InputError(f"{which!r} is not the number of an answer.", "Use a number, or: last")
-    with home.db.read() as conn:
-        found = rows(
-            conn,
-            "SELECT a.id, c.external_id, q.text, coalesce(r.text, ''), a.surface, a.state, a.model,"
-            " a.usage, a.receipt, a.asked_ms, a.took_ms FROM answers a"
-            " JOIN conversations c ON c.id = a.conversation_id"
-            " JOIN messages q ON q.id = a.question_id"
-            " LEFT JOIN messages r ON r.id = a.answer_id WHERE ? = 'last' OR a.id = ?"
-            " ORDER BY a.id DESC LIMIT 1",
-            (which, int(which) if numeric else 0),
-        )
-    if not found:
-        mend = "Ask something first: knowme ask ..." if which == "last" else "See: knowme why last"
-        raise NotFoundError(f"There is no answer {which}.", mend)
-    (number, conversation, question, answer, surface, state, model, usage, receipt, at, took) = (
-        found[0]
-    )
-    return {
-        "receipt_id": number, "conversation": conversation, "question": question, "answer": answer,
-        "surface": surface, "state": state, "model": model, "asked": iso(at), "took_ms": took,
-        "usage": json.loads(usage), **json.loads(receipt),
-    }  # fmt: skip
+__all__ = [
+    "Asked", "Delta", "Done", "Event", "Options", "Preview", "Started", "Switched", "ask",
+    "Turn", "called", "prepare", "preview", "rate", "why",
+]  # fmt: skip

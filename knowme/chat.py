@@ -22,7 +22,7 @@ from knowme.console import bold, dim, say
 from knowme.errors import KnowmeError
 
 if TYPE_CHECKING:
-    from knowme.ask import Started
+    from knowme.ask import Done, Started
     from knowme.home import Home
 
 HISTORY = "chat_history"
@@ -35,19 +35,24 @@ class Talk:
     home: Home
     runner: asyncio.Runner
     conversation: str  # "": the next question begins one
+    role: str = ""  # that answers everything; "": routed
     started: Started | None = None
     latest: str = ""  # the conversation of the last answer
     over: bool = False
 
-    def ask(self, question: str) -> None:
+    def ask(self, question: str, again: str = "") -> None:
         """Answer one question; Ctrl-C stops this answer only."""
         from knowme.ask import Asked
 
-        asked = Asked(question, conversation=self.conversation, surface="chat")
+        asked = Asked(
+            question, conversation=self.conversation, surface="chat", again=again,
+            model="" if again == "retry_cloud" else self.role,
+        )  # fmt: skip
         before = self.started
         try:
-            started, _ = self.runner.run(answer(self.home, asked, on_start=self._begun))
+            started, done = self.runner.run(answer(self.home, asked, on_start=self._begun))
             self._rests_on(started)
+            self._answered_by(started, done)
         except KeyboardInterrupt:
             if self.started is before:
                 say()
@@ -66,6 +71,12 @@ class Talk:
             said = [f"{day(hit.at_ms, tz)} {hit.source}" for hit in started.sources]
             named = ", ".join(dict.fromkeys(said))
             say(dim(console.short(f"from {named}", console.width() - 18) + "  (/sources, /why)"))
+
+    def _answered_by(self, started: Started, done: Done) -> None:
+        if len(self.home.models.roles) > 1 or started.note:
+            told = started.note or started.route.reason
+            paid = f", {console.money(done.cost)} spent" if done.cost else ""
+            say(dim(console.wrap(f"{done.role} ({done.model}{paid}): {told}")))
 
     def why(self, rest: str) -> None:
         """Why the last answer (or answer N) is as it is."""
@@ -104,10 +115,38 @@ class Talk:
         console.note(dim("a new conversation"))
 
     def model(self, rest: str) -> None:
-        """Who answers."""
+        """Who answers; /model ROLE: that one from now on; /model auto: routed again."""
+        models = self.home.models
+        if rest:
+            self.role = "" if rest == "auto" else models.find(rest)
+        for state in models.states():
+            mark = "*" if state.role == (self.role or models.primary) else " "
+            told = f"  {state.down}" if state.down else ""
+            say(f"{mark} {state.role}: {answerer(state.model, state.engine)}{told}")
+        if len(models.roles) > 1 and not self.role:
+            say(dim("routed by what you ask; once only: @ROLE, /local or /cloud before a question"))
+
+    def retry(self, rest: str) -> None:
+        """Answer the last question again."""
         del rest
-        engine = self.home.engine
-        say(answerer(engine.model, engine.name))
+        self.ask("", "regenerate")
+
+    def cloud(self, rest: str) -> None:
+        """Ask the cloud: this question, or the last one again."""
+        self.ask(f"/cloud {rest}" if rest else "", "" if rest else "retry_cloud")
+
+    def local(self, rest: str) -> None:
+        """Ask a model of this machine, whatever the router would say."""
+        self.ask(f"/local {rest}") if rest else console.note("Add a question: /local ...")
+
+    def rate(self, rest: str) -> None:
+        """What you think of the last answer: 1 to 5, up or down. The router learns from it."""
+        from knowme.receipts import rate
+
+        word = rest.strip().lower()
+        kind, value = (word, "") if word in ("up", "down") else ("rating", word)
+        rate(self.home, "last", kind, value)
+        console.note(dim("kept"))
 
     def help(self, rest: str) -> None:
         """This list."""
@@ -130,22 +169,26 @@ COMMANDS: dict[str, Callable[[Talk, str], None]] = {
     "search": Talk.search,
     "new": Talk.new,
     "model": Talk.model,
+    "cloud": Talk.cloud,
+    "local": Talk.local,
+    "retry": Talk.retry,
+    "rate": Talk.rate,
     "quit": Talk.quit,
 }
 
 
-def run(home: Home, conversation: str = "") -> None:
+def run(home: Home, conversation: str = "", model: str = "") -> None:
     """Talk until the person leaves. Raises KnowmeError only before the first question."""
-    engine = home.engine
+    engine = home.models.engine(model or home.models.primary)
     with asyncio.Runner() as runner:
-        talk = Talk(home, runner, conversation)
+        talk = Talk(home, runner, conversation, model)
         console.note(dim(f"{answerer(engine.model, engine.name)}. /help lists the commands."))
         for line in _lines(home.path / HISTORY):
             if text := line.strip():
                 _do(talk, text)
             if talk.over:
                 break
-        runner.run(engine.aclose())
+        runner.run(home.models.aclose())
     if talk.latest:
         console.note(dim(f"To go on with this: knowme chat --continue {talk.latest}"))
 

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import click
 
 from knowme import console
-from knowme.commands import State, begin, cli, keep, recall, serve
+from knowme.commands import State, begin, cli, egress, keep, recall, route, serve
 from knowme.errors import KnowmeError
 
-CHAPTERS = (begin, recall, serve, keep)
+CHAPTERS = (begin, recall, route, egress, serve, keep)
 """Imported for their commands, which add themselves to ``cli``."""
 
 

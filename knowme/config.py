@@ -1,9 +1,9 @@
 """Settings: defaults <- config.yaml <- .env <- environment <- flags, each with its provenance.
 
-Promises: every key is declared once, below, with its help and its legal values; anything else is
-refused with the legal ones named. Secrets come from the environment or .env and are never printed.
-A loaded Config never changes.
-Refuses to know: what a setting does, and how the file is written (``configfile.py`` does).
+Promises: every key is declared once, in ``settings.py``, with its help and its legal values;
+anything else is refused, by its line, with the legal ones named. Secrets come from the environment
+or .env and are never printed. A loaded Config never changes.
+Refuses to know: what a setting does, and how its files are read and written (``configfile.py``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
-from knowme import plugins
+from knowme import plugins, times
 from knowme.errors import ConfigError
 from knowme.settings import ModelSettings, RuleSettings, Settings, SourceSettings
 
@@ -31,7 +31,7 @@ DOTENV = ".env"
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One declared setting: ``key`` is ``engine.kind``; ``type`` str, bool, int, float or tuple."""
+    """One declared setting: ``key`` is ``engine.kind``; ``type`` bool, float, tuple, dict ..."""
 
     key: str
     type: Any
@@ -41,7 +41,7 @@ class Spec:
     @property
     def env(self) -> str:
         """Return its name in the environment: KNOWME_ENGINE_KIND."""
-        return "KNOWME_" + self.key.replace(".", "_").upper()
+        return "KNOWME_" + re.sub("[.-]", "_", self.key).upper()
 
     @property
     def secret(self) -> bool:
@@ -53,7 +53,7 @@ class Spec:
         """Return the legal words, empty where any value of the type will do."""
         if kind := self.meta.get("plugins"):
             return [*self.meta.get("also", ()), *plugins.names(kind)]
-        return list(self.meta.get("choices", ()))
+        return list(self.meta.get("choices") or self.meta.get("words") or ())
 
 
 LISTS = {"sources": SourceSettings, "models": ModelSettings, "routing.rules": RuleSettings}
@@ -79,7 +79,7 @@ def _declared(cls: Any, prefix: str = "") -> Iterator[Spec]:
 
 @cache
 def specs() -> Mapping[str, Spec]:
-    """Return every setting but ``sources``, by its key, in the order of declaration."""
+    """Return every setting but those in LISTS, by its key, in the order of declaration."""
     return {spec.key: spec for spec in _declared(Settings)}
 
 
@@ -87,6 +87,20 @@ def specs() -> Mapping[str, Spec]:
 def source_specs() -> Mapping[str, Spec]:
     """Return the settings of one source, by name."""
     return {spec.key[1:]: spec for spec in _declared(SourceSettings, ".")}
+
+
+@cache
+def rule_specs() -> Mapping[str, Spec]:
+    """Return the settings of one rule of routing, by name."""
+    return {spec.key[1:]: spec for spec in _declared(RuleSettings, ".")}
+
+
+@cache
+def model_specs(role: str) -> Mapping[str, Spec]:
+    """Return the settings of the model of this role, by name; their keys are models.ROLE.NAME."""
+    declared = _declared(ModelSettings, f"models.{role}.")
+    found = {spec.key.rpartition(".")[2]: spec for spec in declared}
+    return {name: spec for name, spec in found.items() if name != "role"}
 
 
 def sections() -> Mapping[str, type]:
@@ -134,7 +148,15 @@ def _clock(value: str) -> str:
     return "" if legal else "a time of day as HH:MM, such as 03:30"
 
 
-SHAPES = {"zone": _zone, "clock": _clock}
+def _duration(value: str) -> str:
+    try:
+        times.parse_duration(value)
+    except ValueError:
+        return "a length of time, such as 30s, 5m or 1h (a bare number is seconds)"
+    return ""
+
+
+SHAPES = {"zone": _zone, "clock": _clock, "duration": _duration}
 """Shape -> a check that returns "" or what the value must be. An empty value always passes."""
 
 
@@ -143,7 +165,8 @@ def _guess(word: str, known: Sequence[str]) -> str:
     return f"Did you mean {near[0]!r}? " if near else ""
 
 
-def _unknown(what: str, word: str, known: Sequence[str], origin: str) -> ConfigError:
+def unknown(what: str, word: str, known: Sequence[str], origin: str) -> ConfigError:
+    """Return the error for a word that is not known, with a guess at what was meant."""
     return ConfigError(
         f"{origin}: there is no {what} {word!r}.", f"{_guess(word, known)}Use: {', '.join(known)}."
     )
@@ -195,11 +218,22 @@ def _words(value: Any) -> tuple[str, ...]:
 
 def _mapping(value: Any) -> dict[str, str]:
     if isinstance(value, str):
-        pairs = [part.partition("=") for part in value.strip("{} ").split(",") if part.strip()]
-        value = {name.strip(): word.strip() for name, _, word in pairs}
-    if not isinstance(value, Mapping):
+        value = _written_mapping(value)
+    if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value.values()):
         raise ValueError
-    return {str(name): str(word) for name, word in value.items() if name != _LINE}
+    return {str(name): word for name, word in value.items()}
+
+
+def _written_mapping(text: str) -> Any:
+    """Read ``{notes: allow}`` as YAML does, and ``notes=allow, other=deny``."""
+    from knowme import configfile
+
+    if text.strip().startswith("{"):
+        return configfile.compose(text, "the value")
+    parts = [part.partition("=") for part in text.split(",") if part.strip()]
+    if not all(equals for _, equals, _ in parts):
+        raise ValueError
+    return {name.strip(): word.strip() for name, _, word in parts}
 
 
 _READERS: Mapping[Any, tuple[Any, str]] = {
@@ -219,21 +253,40 @@ def read_value(spec: Spec, value: Any, origin: str) -> Any:
     """
     reader, must = _READERS[spec.type]
     try:
-        found = reader(value)
-    except (ValueError, KeyError, AttributeError, TypeError, OverflowError):
+        found = reader(_tristate(value) if "true" in spec.meta.get("choices", ()) else value)
+    except (ValueError, KeyError, AttributeError, TypeError, OverflowError, ConfigError):
         raise _refuse(spec, value, must, origin) from None
     _check(spec, found, origin)
     return found
 
 
+def _tristate(value: Any) -> Any:
+    """Write yes, no and their like as the words of a setting that is auto, true or false."""
+    try:
+        return "true" if _truth(value) else "false"
+    except (KeyError, AttributeError):
+        return value
+
+
 def _check(spec: Spec, value: Any, origin: str) -> None:
-    meta = spec.meta
+    meta, called = spec.meta, f"{spec.key.lstrip('.')} called"
     if kind := meta.get("plugins"):
         # Built-ins first: looking through the installed packages costs 30 ms.
         if value not in plugins.BUILTIN[kind] and value not in spec.legal:
-            raise _unknown(f"{spec.key.lstrip('.')} called", value, spec.legal, origin)
+            raise unknown(called, value, spec.legal, origin)
     elif "choices" in meta and value not in meta["choices"]:
-        raise _unknown(f"{spec.key} called", value, spec.legal, origin)
+        raise unknown(called, value, spec.legal, origin)
+    for word in value if "words" in meta else ():
+        if word not in meta["words"]:
+            raise unknown(called, word, spec.legal, origin)
+    for name, word in value.items() if "values" in meta else ():
+        if word not in meta["values"]:
+            raise unknown(f"{spec.key}.{name} called", word, list(meta["values"]), origin)
+    _check_extent(spec, value, origin)
+
+
+def _check_extent(spec: Spec, value: Any, origin: str) -> None:
+    meta = spec.meta
     if "minimum" in meta and value < meta["minimum"]:
         raise _refuse(spec, value, f"at least {meta['minimum']}", origin)
     if "maximum" in meta and value > meta["maximum"]:
@@ -245,216 +298,317 @@ def _check(spec: Spec, value: Any, origin: str) -> None:
 # --- the layers ---------------------------------------------------------------------------------
 
 Layer = dict[str, tuple[Any, str]]
-"""Key -> (checked value, origin); ``sources`` -> a tuple of SourceSettings."""
+"""Key -> (checked value, origin). ``sources`` and ``routing.rules`` hold whole tuples, and
+``routing.rules[0]`` a rule's origin; a model is its keys: ``models.ROLE.role``, ``.engine`` ..."""
 
+ROLE = re.compile(r"[a-z0-9][a-z0-9_-]*")
+TAKEN = {
+    "local": "`/local` in a message means any model of this machine",
+    "knowme": "it is what clients call knowme itself",
+}
+"""Names that no role may have, each with its reason."""
 
-def _known(key: str, origin: str) -> Spec:
-    if spec := specs().get(key):
-        return spec
-    section, dot, name = key.partition(".")
-    if dot and section in sections():
-        names = [each.split(".")[1] for each in specs() if each.startswith(f"{section}.")]
-        raise _unknown(f"setting in {section} called", name, names, origin)
-    if dot:
-        raise _unknown("section", section, list(sections()), origin)
-    tops = [each for each in specs() if "." not in each]
-    raise _unknown("setting", key, [*tops, "sources", *sections()], origin)
+EDIT = {
+    "sources": f"Run: knowme config add KIND PATH, or edit {FILE}",
+    "models": "Name a role and a key, such as: knowme config set models.cloud.model NAME",
+    "routing.rules": f"Write them into {FILE} (where it is: knowme config path), under routing:, "
+    "such as: rules: [{pattern: 'python|sql', model: code}]",
+}
+"""Setting that is more than one value -> how it is edited."""
+
+_EXAMPLES = {
+    "source": "Such as: - {kind: markdown, path: ~/notes}. Or run: knowme config add KIND PATH",
+    "rule": "Such as: - {pattern: 'python|sql', model: code}",
+    "model": "Such as: cloud: {engine: openai, model: NAME, url: 'https://...'}",
+}
 
 
 def known(key: str, origin: str = "config") -> Spec:
-    """Return the setting called ``key``. Raises ConfigError with the legal names."""
-    return _known(key, origin)
+    """Return the setting called ``key``: engine.kind, models.ROLE.engine, privacy.sources.NAME.
+
+    Raises ConfigError with the legal names.
+    """
+    if spec := specs().get(key):
+        return spec
+    if key.partition("[")[0] in LISTS:
+        raise ConfigError(f"{origin}: {key} is not one value.", EDIT[key.partition("[")[0]])
+    section, dot, name = key.partition(".")
+    if section == "models":
+        return _known_of_model(name, origin)
+    for spec in specs().values():
+        if spec.type is dict and key.startswith(f"{spec.key}."):
+            meta = {"help": spec.meta["help"], "choices": spec.meta["values"]}
+            return Spec(key, str, "", meta)
+    if dot and section in sections():
+        names = [
+            each.split(".")[1] for each in [*specs(), *LISTS] if each.startswith(f"{section}.")
+        ]
+        raise unknown(f"setting in {section} called", name, names, origin)
+    if section == "llm":
+        raise ConfigError(
+            f"{origin}: llm is how other programs write their settings: it is read, never written.",
+            f"Set our own, which win. {EDIT['models']}",
+        )
+    if dot:
+        raise unknown("section", section, ["sources", "models", *sections()], origin)
+    tops = [each for each in specs() if "." not in each]
+    raise unknown("setting", key, [*tops, "sources", "models", *sections(), "llm"], origin)
+
+
+def _known_of_model(name: str, origin: str) -> Spec:
+    role, dot, key = name.partition(".")
+    check_role(role, origin)
+    if not dot:
+        raise ConfigError(f"{origin}: models.{role} is not one value.", EDIT["models"])
+    legal = model_specs(role)
+    if key not in legal:
+        raise unknown(f"setting of models.{role} called", key, list(legal), origin)
+    return legal[key]
+
+
+def check_role(role: str, origin: str) -> None:
+    """Raise ConfigError where a model cannot have this role's name."""
+    if role in TAKEN:
+        raise ConfigError(
+            f"{origin}: no role can be called {role!r}: {TAKEN[role]}.", "Choose another name."
+        )
+    if not ROLE.fullmatch(role):
+        raise ConfigError(
+            f"{origin}: a role cannot be called {role!r}.",
+            "Use small letters, digits, - and _, such as: primary, code, fast, vision, cloud.",
+        )
+
+
+class Lined(dict[str, Any]):
+    """A mapping of the file that knows where it stands, and where each of its keys does."""
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+        self.lines: dict[str, str] = {}
+
+
+def pairs(value: Any, origin: str, where: str) -> Iterator[tuple[str, Any, str]]:
+    """Yield (key, value, origin) of a mapping; nothing for None. Raises ConfigError."""
+    if value is None:
+        return
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            f"{origin}: {where} must hold `key: value` lines, not {value!r}.",
+            "`knowme config show` lists every setting.",
+        )
+    for key, each in value.items():
+        yield str(key), each, value.lines[key] if isinstance(value, Lined) else origin
 
 
 def parse_yaml(text: str, name: str = FILE) -> Layer:
     """Read the text of a config.yaml. Raises ConfigError with the line."""
-    import yaml  # 15 ms
+    from knowme import configfile
 
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        what = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
-        raise ConfigError(
-            f"{name}{line}: this is not valid YAML: {what}.",
-            "Mind the indentation, and put values with ': ' or '#' in quotes.",
-        ) from error
     layer: Layer = {}
-    for key, node, number in _pairs(root, name, "the file"):
-        origin = f"{name}:{number}"
-        if key == "sources":
-            layer[key] = (_sources(_plain(node), name), origin)
-        elif key in sections():
-            for inner, child, at in _pairs(node, name, key):
-                _put(layer, f"{key}.{inner}", _plain(child), f"{name}:{at}")
-        else:
-            _put(layer, key, _plain(node), origin)
-    return layer
+    tree = list(pairs(configfile.compose(text, name), f"{name}:1", "the file"))
+    for key, value, origin in tree:
+        if key == "llm":
+            _take_llm(layer, value, origin)
+    ours: Layer = {}
+    for key, value, origin in tree:
+        if key != "llm":
+            _take(ours, key, value, origin)
+    for key in ours:
+        if re.fullmatch(
+            r"models\..*\.engine", key
+        ):  # the server of another engine is no server of this one
+            layer.pop(f"{key.removesuffix('.engine')}.url", None)
+    return layer | ours
 
 
-def _put(layer: Layer, key: str, value: Any, origin: str) -> None:
-    spec = _known(key, origin)
-    if value is not None:  # `key:` with nothing after it leaves the default
-        layer[key] = (read_value(spec, value, origin), origin)
+def _take_llm(layer: Layer, value: Any, origin: str) -> None:
+    from knowme import legacy
+
+    for key, raw, at in legacy.translate(value, origin):
+        _take(layer, key, raw, at)
 
 
-def _pairs(node: Any, name: str, where: str) -> Iterator[tuple[str, Any, int]]:
-    if node is None or node.tag.endswith(":null"):
-        return
-    if node.id != "mapping":
-        raise ConfigError(
-            f"{name}:{node.start_mark.line + 1}: {where} must hold `key: value` lines, "
-            f"not {_plain(node)!r}.",
-            "`knowme config show` lists every setting.",
-        )
-    seen: set[str] = set()
-    for key, value in node.value:
-        at = key.start_mark.line + 1
-        if key.value in seen:
-            raise ConfigError(f"{name}:{at}: {key.value} is there twice.", "Keep one of the two.")
-        seen.add(key.value)
-        yield str(key.value), value, at
+def _take(layer: Layer, key: str, value: Any, origin: str) -> None:
+    """Check one setting, or all of a section, and lay it down. None leaves what is there."""
+    if reader := _LIST_READERS.get(key):
+        reader(layer, value, origin)
+    elif key in sections():
+        for name, each, at in pairs(value, origin, key):
+            _take(layer, f"{key}.{name}", each, at)
+    else:
+        spec = known(key, origin)
+        if value is None:
+            return
+        found = read_value(spec, value, origin)
+        if spec.key.startswith("models."):
+            role = spec.key.split(".")[1]
+            layer.setdefault(f"models.{role}.role", (role, origin))
+        elif spec.key not in specs():  # one name of a mapping
+            parent = max((each for each in specs() if key.startswith(f"{each}.")), key=len)
+            found = {**layer.get(parent, ({}, ""))[0], key.removeprefix(f"{parent}."): found}
+            key = parent
+        layer[key] = (found, origin)
 
 
-def _plain(node: Any) -> Any:
-    """Return a node as text, lists and mappings of text.
-
-    YAML's own guesses are not used: it reads 13:30 as the number 810 and `no` as false.
-    """
-    if node.id == "scalar":
-        return None if node.tag.endswith(":null") else node.value
-    if node.id == "sequence":
-        return [_plain(child) for child in node.value]
-    found: dict[str, Any] = {key.value: _plain(value) for key, value in node.value}
-    found[_LINE] = node.start_mark.line + 1
-    return found
-
-
-_LINE = "\0line"
-
-
-def _sources(value: Any, origin: str) -> tuple[SourceSettings, ...]:
-    if value is None:
-        return ()
-    if not isinstance(value, (list, tuple)):
-        raise ConfigError(
-            f"{origin}: sources is {value!r}, but it must be a list.",
-            "Run: knowme config add KIND PATH",
-        )
+def _take_sources(layer: Layer, value: Any, origin: str) -> None:
     found: list[SourceSettings] = []
-    for index, each in enumerate(value):
-        source = _source(each, f"{origin}, sources[{index}]")
+    for at, each in _members("sources", value, origin):
+        source = SourceSettings(**_member("source", source_specs(), ("kind", "path"), each, at))
+        source = replace(source, name=source.name or source.kind)
         if source.name in {other.name for other in found}:
             raise ConfigError(
-                f"{origin}: two sources are called {source.name!r}.",
+                f"{at}: two sources are called {source.name!r}.",
                 "Give one of them a `name:` of its own.",
             )
         found.append(source)
-    return tuple(found)
+    layer["sources"] = (tuple(found), origin)
 
 
-def _source(value: Any, origin: str) -> SourceSettings:
-    if isinstance(value, SourceSettings):
-        value = {each: getattr(value, each) for each in source_specs()}
+def _take_rules(layer: Layer, value: Any, origin: str) -> None:
+    found: list[RuleSettings] = []
+    for at, each in _members("routing.rules", value, origin):
+        rule = RuleSettings(**_member("rule", rule_specs(), ("pattern", "model"), each, at))
+        layer[f"routing.rules[{len(found)}]"] = (None, at)
+        found.append(rule)
+    layer["routing.rules"] = (tuple(found), origin)
+
+
+def _take_models(layer: Layer, value: Any, origin: str) -> None:
+    if isinstance(value, tuple):
+        value = {each.role: each for each in value}
+    for role, given, at in pairs(value, origin, "models"):
+        check_role(role, at)
+        if isinstance(given, ModelSettings):
+            given = {name: getattr(given, name) for name in model_specs(role)}
+        if given is None:
+            continue
+        if not isinstance(given, Mapping):
+            told = f"{at}: models.{role} must hold `key: value` lines, not {given!r}."
+            raise ConfigError(told, _EXAMPLES["model"])
+        layer.setdefault(f"models.{role}.role", (role, at))
+        for name, each, line in pairs(given, at, f"models.{role}"):
+            _take(layer, f"models.{role}.{name}", each, line)
+
+
+_LIST_READERS = {
+    "sources": _take_sources,
+    "models": _take_models,
+    "routing.rules": _take_rules,
+}
+
+
+def _members(key: str, value: Any, origin: str) -> Iterator[tuple[str, Any]]:
+    """Yield (origin, value) of each member of a list of mappings."""
+    if value is None:
+        return
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError(f"{origin}: {key} is {value!r}, but it must be a list.", EDIT[key])
+    for index, each in enumerate(value):
+        yield each.origin if isinstance(each, Lined) else f"{origin}, {key}[{index}]", each
+
+
+def _member(
+    what: str, legal: Mapping[str, Spec], needed: Sequence[str], value: Any, origin: str
+) -> dict[str, Any]:
+    """Return the checked settings of one source or one rule."""
+    if isinstance(value, (SourceSettings, RuleSettings)):
+        value = {name: getattr(value, name) for name in legal}
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{origin}: a source needs kind: and path:, not {value!r}.", _SOURCE_HINT)
-    origin = f"{origin.partition(',')[0]}:{value[_LINE]}" if _LINE in value else origin
+        must = " and ".join(f"{name}:" for name in needed)
+        raise ConfigError(f"{origin}: a {what} needs {must}, not {value!r}.", _EXAMPLES[what])
     given: dict[str, Any] = {}
-    for key, raw in value.items():
-        if key == _LINE:
-            continue
-        if key not in source_specs():
-            raise _unknown("setting of a source called", key, list(source_specs()), origin)
+    for key, raw, at in pairs(value, origin, f"a {what}"):
+        if key not in legal:
+            raise unknown(f"setting of a {what} called", key, list(legal), at)
         if raw is not None:
-            given[key] = read_value(source_specs()[key], raw, origin)
-    for key in ("kind", "path"):
+            given[key] = read_value(legal[key], raw, at)
+    for key in needed:
         if not given.get(key):
-            raise ConfigError(f"{origin}: a source needs {key}:.", _SOURCE_HINT)
-    source = SourceSettings(**given)
-    return replace(source, name=source.name or source.kind)
+            raise ConfigError(f"{origin}: a {what} needs {key}:.", _EXAMPLES[what])
+    return given
 
 
-_SOURCE_HINT = "Such as: - {kind: markdown, path: ~/notes}. Or run: knowme config add KIND PATH"
+def roles(layer: Layer) -> list[str]:
+    """Return the roles that have a model in this layer, in order."""
+    return [value for key, (value, _) in layer.items() if re.fullmatch(r"models\.[^.]+\.role", key)]
 
 
-_ASSIGN = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
-_QUOTED = re.compile(r"""(?:'([^']*)'|"((?:[^"\\]|\\.)*)")\s*(?:#.*)?""")
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
+def check_whole(layer: Layer) -> None:
+    """Raise ConfigError where settings name models that are not there, or two share a name."""
+    here = roles(layer)
+    if not here:
+        return  # the one model is that of `engine`: what rules say waits for models
+    shared: dict[str, str] = {}
+    for role in here:
+        other = shared.setdefault(role.replace("-", "_"), role)
+        if other != role:
+            raise ConfigError(
+                f"{layer[f'models.{role}.role'][1]}: the roles {other} and {role} have the same "
+                f"name in the environment ({model_specs(role)['api_key'].env}).",
+                "Rename one of them.",
+            )
+    called = [layer.get(f"models.{role}.model", ("", ""))[0] for role in here]
+    if "primary" not in here:
+        here, called = ["primary", *here], [layer.get("engine.model", ("", ""))[0], *called]
+    legal = list(dict.fromkeys([*here, *filter(None, called)]))
+    for index, rule in enumerate(layer.get("routing.rules", ((), ""))[0]):
+        if rule.model not in legal:
+            origin = layer[f"routing.rules[{index}]"][1]
+            raise unknown("model for this rule called", rule.model, legal, origin)
+    fallback, origin = layer.get("routing.fallback", ((), ""))
+    for role in fallback:
+        if role not in legal:
+            raise unknown("model for routing.fallback called", role, legal, origin)
 
 
-def parse_dotenv(text: str, name: str = DOTENV) -> dict[str, tuple[str, str]]:
-    """Return name -> (value, "name:line"). KEY=value, quotes, # comments, export; nothing else.
-
-    Raises ConfigError with the line, never with the value.
-    """
-    found: dict[str, tuple[str, str]] = {}
-    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        match = _ASSIGN.fullmatch(line)
-        if not match:
-            raise ConfigError(f"{name}:{number}: this line is not KEY=value.", "Mend that line.")
-        key, raw = match.groups()
-        if raw[:1] in ("'", '"'):
-            quoted = _QUOTED.fullmatch(raw)
-            if not quoted:
-                raise ConfigError(
-                    f"{name}:{number}: the quotes of {key} do not close.", "Mend that line."
-                )
-            single, double = quoted.groups()
-            value = single if double is None else _unescape(double)
-        else:
-            value = re.split(r"(?:^|\s)#", raw, maxsplit=1)[0].rstrip()
-        found[key] = (value, f"{name}:{number}")
-    return found
-
-
-def _unescape(text: str) -> str:
-    return re.sub(r"\\(.)", lambda match: _ESCAPES.get(match[1], match[1]), text)
-
-
-def _environment(given: Mapping[str, tuple[str, str]], dotenv: bool) -> Layer:
-    """Read the KNOWME_* names; every other name is none of our business."""
-    by_env = {spec.env: spec for spec in specs().values()}
-    layer: Layer = {}
+def _environment(
+    layer: Layer, given: Mapping[str, tuple[str, str]], roles: Sequence[str], dotenv: bool
+) -> None:
+    """Lay down the KNOWME_* names; every other name is none of our business."""
+    declared = [*specs().values(), *(spec for role in roles for spec in model_specs(role).values())]
+    by_env = {spec.env: spec for spec in declared}
     for name, (value, origin) in given.items():
         if not name.startswith("KNOWME_"):
             continue
         if spec := by_env.get(name):
-            layer[spec.key] = (read_value(spec, value, origin), origin)
+            _take(layer, spec.key, value, origin)
         elif name in RESERVED and dotenv:
             raise ConfigError(
                 f"{origin}: {name} ({RESERVED[name]}) is read before this file is.",
                 f"Set it in the environment instead: export {name}=...",
             )
-        elif name not in RESERVED and (dotenv or _meant(name, by_env)):
-            raise _unknown("setting called", name, _nearest(name, by_env), origin)
-    return layer
+        elif name not in RESERVED and (dotenv or _meant(name, by_env, roles)):
+            raise _stray(name, by_env, roles, origin)
 
 
-def _meant(name: str, known: Mapping[str, Spec]) -> bool:
-    """Say whether a stray KNOWME_* name in the process's environment was meant as a setting."""
+def _meant(name: str, known: Mapping[str, Spec], roles: Sequence[str]) -> bool:
+    """Say whether a stray KNOWME_* name in the process's environment was meant as a setting.
+
+    The key of a model that this home has not may well be another home's.
+    """
     section = name.split("_")[1].lower()
+    if section == "models":
+        return name.startswith(_of_models(roles))
     return section in sections() or bool(get_close_matches(name, list(known), n=1, cutoff=0.85))
+
+
+def _stray(name: str, known: Mapping[str, Spec], roles: Sequence[str], origin: str) -> ConfigError:
+    owners = _of_models(roles)
+    if not name.startswith("KNOWME_MODELS_") or (roles and name.startswith(owners)):
+        return unknown("setting called", name, _nearest(name, known), origin)
+    return ConfigError(
+        f"{origin}: {name} is for a model that is not in {FILE} ({', '.join(roles) or 'none is'}).",
+        "Mend its name, or remove the line. A model is added with: "
+        "knowme config set models.ROLE.model NAME",
+    )
+
+
+def _of_models(roles: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"KNOWME_MODELS_{role.replace('-', '_').upper()}_" for role in roles)
 
 
 def _nearest(name: str, known: Mapping[str, Spec]) -> list[str]:
     return get_close_matches(name, list(known), n=6, cutoff=0.5) or sorted(known)
-
-
-def _flags(overrides: Mapping[str, Any], prefix: str = "") -> Layer:
-    layer: Layer = {}
-    for key, value in overrides.items():
-        if not prefix and key == "sources":
-            layer[key] = (_sources(value, "flag"), "flag")
-        elif not prefix and isinstance(value, Mapping):
-            layer |= _flags(value, f"{key}.")
-        elif value is not None:
-            spec = _known(prefix + key, "flag")
-            layer[spec.key] = (read_value(spec, value, "flag"), "flag")
-    return layer
 
 
 # --- the whole ----------------------------------------------------------------------------------
@@ -473,39 +627,40 @@ class Config:
 
         Secrets are shown as "set" or "not set", and a URL without the password in it.
         """
-        rows: list[tuple[str, Any, str]] = []
+        settings, origins = self.settings, self.origins
+        lists: dict[str, list[tuple[str, Any, str]]] = {key: [] for key in LISTS}
+        for index, source in enumerate(settings.sources):
+            where = origins.get("sources", "default")
+            for name in source_specs():
+                lists["sources"].append((f"sources[{index}].{name}", getattr(source, name), where))
+        for model in settings.models:
+            for name, spec in model_specs(model.role).items():
+                where = origins.get(spec.key, "default")
+                lists["models"].append((spec.key, _shown(spec, getattr(model, name)), where))
+        for index, rule in enumerate(settings.routing.rules):
+            key = f"routing.rules[{index}]"
+            where = origins.get(key, "default")
+            lists["routing.rules"] += [
+                (f"{key}.{name}", getattr(rule, name), where) for name in rule_specs()
+            ]
+        rows: dict[str, list[tuple[str, Any, str]]] = {}
         for key, spec in specs().items():
             section, _, name = key.rpartition(".")
-            owner = getattr(self.settings, section) if section else self.settings
-            value = getattr(owner, name)
-            if spec.secret:
-                value = "set" if value else "not set"
-            elif spec.type is str:
-                value = re.sub(r"(://)[^/@\s]+@", r"\1***@", value)
-            rows.append((key, value, self.origins.get(key, "default")))
-        origin = self.origins.get("sources", "default")
-        sources: list[tuple[str, Any, str]] = [
-            (f"sources[{index}].{name}", getattr(source, name), origin)
-            for index, source in enumerate(self.settings.sources)
-            for name in source_specs()
-        ]
-        return [*rows[:1], *(sources or [("sources", (), origin)]), *rows[1:]]
+            value = getattr(getattr(settings, section) if section else settings, name)
+            rows.setdefault(section, []).append(
+                (key, _shown(spec, value), origins.get(key, "default"))
+            )
+        for key, found in lists.items():
+            section = key.rpartition(".")[0]
+            found = found or [(key, (), origins.get(key, "default"))]
+            rows[section] = [*rows[section], *found] if not section else [*found, *rows[section]]
+        return [row for found in rows.values() for row in found]
 
 
-def read_text(path: Path) -> str:
-    """Return a settings file's text, "" where there is none. Raises ConfigError."""
-    try:
-        return path.read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        return ""
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path}: byte {error.start} is not UTF-8.", "Save the file as UTF-8."
-        ) from error
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read: {error.strerror}.", f"Run: chmod u+r '{path}'"
-        ) from error
+def _shown(spec: Spec, value: Any) -> Any:
+    if spec.secret:
+        return "set" if value else "not set"
+    return re.sub(r"(://)[^/@\s]+@", r"\1***@", value) if spec.type is str else value
 
 
 def load(
@@ -518,14 +673,22 @@ def load(
     ``overrides`` maps keys (``engine.kind``, or nested mappings) to values, ``None`` meaning not
     given. Raises ConfigError naming the origin, the value and the legal ones.
     """
+    from knowme import configfile
+
     environ = os.environ if environ is None else environ
-    dotenv = parse_dotenv(read_text(home / DOTENV))
+    dotenv = configfile.parse_dotenv(configfile.read_text(home / DOTENV))
     outer = {name: (value, f"environment {name}") for name, value in environ.items()}
-    layer = parse_yaml(read_text(home / FILE))
-    layer |= _environment(dotenv, dotenv=True)
-    layer |= _environment(outer, dotenv=False)
-    layer |= _flags(overrides or {})
+    layer, flags = parse_yaml(configfile.read_text(home / FILE)), Layer()
+    for key, value in (overrides or {}).items():
+        _take(flags, key, value, "flag")
+    named = list(dict.fromkeys([*roles(layer), *roles(flags)]))
+    _environment(layer, dotenv, named, dotenv=True)
+    _environment(layer, outer, named, dotenv=False)
+    for key, value in (overrides or {}).items():
+        _take(layer, key, value, "flag")
+    check_whole(layer)
     _provider_keys(layer, {**dotenv, **outer})
+    _keep_primary(layer)
     return Config(home, _build(layer, home), {key: origin for key, (_, origin) in layer.items()})
 
 
@@ -533,16 +696,40 @@ def _provider_keys(layer: Layer, given: Mapping[str, tuple[str, str]]) -> None:
     """Let a provider's well-known key stand in, for that provider's own servers only."""
     from urllib.parse import urlsplit
 
-    for section in ("engine", "embedder"):
-        kind = layer.get(f"{section}.kind", ("", ""))[0]
-        if kind != "openai" or layer.get(f"{section}.api_key", ("", ""))[0]:
+    speaks: dict[str, tuple[str, ...]] = {"engine.kind": ("openai",), "embedder.kind": ("openai",)}
+    speaks |= {f"models.{role}.engine": ("openai", "auto") for role in roles(layer)}
+    for key, kinds in speaks.items():
+        holder = key.rpartition(".")[0]
+        if (
+            layer.get(key, ("auto", ""))[0] not in kinds
+            or layer.get(f"{holder}.api_key", ("", ""))[0]
+        ):
             continue
-        url = urlsplit(layer.get(f"{section}.url", ("", ""))[0])
-        for name, domain in PROVIDERS.items():
+        url = urlsplit(layer.get(f"{holder}.url", ("", ""))[0])
+        for variable, domain in PROVIDERS.items():
             host = url.hostname or ""
             ours = url.scheme == "https" and (host == domain or host.endswith(f".{domain}"))
-            if ours and given.get(name, ("", ""))[0]:
-                layer[f"{section}.api_key"] = given[name]
+            if ours and given.get(variable, ("", ""))[0]:
+                layer[f"{holder}.api_key"] = given[variable]
+
+
+def _keep_primary(layer: Layer) -> None:
+    """Make `engine` the primary model where the models name none, or say nothing of which.
+
+    Else one who adds a cloud model beside the local one would find every message going there, and
+    one who sets models.primary.residency would lose the model that is set in `engine`.
+    """
+    named = ("engine", "model", "url")
+    if not roles(layer) or any(f"models.primary.{name}" in layer for name in named):
+        return
+    kept: Layer = {"models.primary.role": ("primary", "engine")}
+    for name, ours in {"engine": "kind", "model": "model", "url": "url", "api_key": "api_key",
+                       "think": "think"}.items():  # fmt: skip
+        if f"engine.{ours}" in layer:
+            kept[f"models.primary.{name}"] = layer[f"engine.{ours}"]
+    others = dict(layer)
+    layer.clear()
+    layer |= kept | others
 
 
 def _absolute(path: str, home: Path) -> str:
@@ -556,11 +743,13 @@ def _build(layer: Layer, home: Path) -> Settings:
     parts: dict[str, dict[str, Any]] = {"": {}}
     for key, (value, _) in layer.items():
         section, _, name = key.rpartition(".")
-        parts.setdefault(section, {})[name] = value
+        if not key.endswith("]"):
+            parts.setdefault(section, {})[name] = value
     top = parts.pop("")
     top["sources"] = tuple(
         replace(each, path=_absolute(each.path, home)) for each in top.get("sources", ())
     )
+    top["models"] = tuple(ModelSettings(**parts[f"models.{role}"]) for role in roles(layer))
     built = {name: cls(**parts.get(name, {})) for name, cls in sections().items()}
     return Settings(**top, **built)
 

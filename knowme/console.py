@@ -8,6 +8,7 @@ Refuses to know: any command.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -93,6 +94,11 @@ def bad(text: str) -> str:
 def width() -> int:
     """Return how many columns a line may have."""
     return min(100, max(40, shutil.get_terminal_size((100, 24)).columns))
+
+
+def money(cost: float) -> str:
+    """Return a cost with as many digits as it takes to see it."""
+    return f"{cost:.2f}" if cost >= 1 else f"{cost:.{max(2, 1 - math.floor(math.log10(cost)))}f}"
 
 
 def wrap(text: str, indent: str = "", hanging: str | None = None) -> str:

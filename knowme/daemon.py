@@ -105,9 +105,18 @@ def backup_job(home: Home, payload: Mapping[str, Any], progress: Progress) -> No
     progress.note(1, f"{made.name}{f', {len(gone)} old ones deleted' if gone else ''}")
 
 
+def shadow_job(home: Home, payload: Mapping[str, Any], progress: Progress) -> None:
+    """Let the stronger model answer a question too; payload: {"answer_id": N}."""
+    from knowme import shadow
+
+    role = shadow.answer(home, int(payload["answer_id"]))
+    progress.note(1, f"answered by {role}" if role else "no model may answer it")
+
+
 HANDLERS: Mapping[str, Handler] = {
     "backup": backup_job,
     "reindex": reindex_job,
+    "shadow": shadow_job,
     "sync": sync_job,
 }
 SLOW = ("reindex",)

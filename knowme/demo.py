@@ -76,7 +76,7 @@ def run(folder: Path) -> None:
         with asyncio.Runner() as runner:
             for question in questions()[:3]:
                 runner.run(_ask(home, question.question))
-            runner.run(home.engine.aclose())
+            runner.run(home.models.aclose())
     say()
     say(good(f"The whole of it took {time.monotonic() - began:.1f} s on this machine."))
     say()

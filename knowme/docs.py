@@ -108,7 +108,7 @@ def _metavar(option: click.Option) -> str:
 
 
 def settings_page() -> Iterator[str]:
-    """Every setting, from the dataclasses of config.py."""
+    """Every setting, from the dataclasses of settings.py."""
     from knowme import config
 
     yield "# Settings\n"
@@ -124,13 +124,7 @@ def settings_page() -> Iterator[str]:
         yield f"{_doc(cls)}\n"
         chosen = [s for key, s in config.specs().items() if key.startswith(f"{section}.")]
         yield from _settings(chosen)
-    yield "## sources\n"
-    yield "A list of what `knowme sync` reads. `knowme config add KIND PATH` adds one.\n"
-    rows = [
-        (f"`{name}`", _shown(spec.default), str(spec.meta["help"]))
-        for name, spec in config.source_specs().items()
-    ]
-    yield from _table(("Key", "Default", "Meaning"), rows)
+    yield from _settings_lists()
     yield "## Other names in the environment\n"
     names = [(f"`{name}`", text) for name, text in config.RESERVED.items()]
     names += [
@@ -140,24 +134,72 @@ def settings_page() -> Iterator[str]:
     yield from _table(("Name", "What it says"), names)
 
 
+def _settings_lists() -> Iterator[str]:
+    """The settings that are lists and mappings of several values, and `llm:`."""
+    from knowme import config, legacy
+
+    yield "## sources\n"
+    yield "A list of what `knowme sync` reads. `knowme config add KIND PATH` adds one.\n"
+    yield from _keys(config.source_specs())
+    yield "## models\n"
+    yield (
+        "A mapping: role -> a model. A role is a name of your own in small letters, digits, - and "
+        "_; `primary` answers by default, and "
+        + " and ".join(f"`{name}` is taken ({why})" for name, why in config.TAKEN.items())
+        + ". Where no model is `primary`, the section `engine` is. `knowme config set "
+        "models.cloud.model NAME` adds a model or edits it. In the environment ROLE is written in "
+        "capitals, with - as _: `KNOWME_MODELS_CLOUD_API_KEY`.\n"
+    )
+    yield "```yaml\nmodels:\n  primary: {engine: ollama, model: 'qwen3:4b', residency: always}"
+    yield "  cloud: {engine: openai, url: 'https://api.openai.com/v1', model: NAME, price_in: 0.25}"
+    yield "```\n"
+    yield from _settings(list(config.model_specs("ROLE").values()))
+    yield "## routing.rules\n"
+    yield "A list of rules, read before anything else is weighed: the first that matches wins.\n"
+    yield "```yaml\nrouting:\n  rules:\n    - {pattern: 'python|sql', model: code}\n```\n"
+    yield from _keys(config.rule_specs())
+    yield "## llm\n"
+    yield (
+        "The shape of another installation's settings is read as it stands, and never written. "
+        "Where a setting of our own says the same thing, ours wins.\n"
+    )
+    yield "```yaml\nllm:\n  provider: ollama\n  base_url: http://127.0.0.1:11434/v1"
+    yield "  models: {primary: 'qwen3:4b', code: {name: 'qwen2.5-coder:7b', context_length: 8192}}"
+    yield "  cache: {type: ssd, max_models: 2, eviction: lru}"
+    yield "  routing: {rules: [{pattern: 'python|sql', model: code}]}\n```\n"
+    yield from _table(
+        ("Key", "What it says"), [(f"`{key}`", text) for key, text in legacy.KEYS.items()]
+    )
+
+
+def _keys(specs: Mapping[str, Any]) -> Iterator[str]:
+    rows = [
+        (f"`{name}`", _shown(spec.default), f"{spec.meta['help']}{_extent(spec)}")
+        for name, spec in specs.items()
+    ]
+    yield from _table(("Key", "Default", "Meaning"), rows)
+
+
 def _shown(value: Any) -> str:
-    if value in ("", ()):
+    if value in ("", (), {}):
         return ""
+    if isinstance(value, tuple):
+        return f"`{', '.join(value)}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def _settings(specs: list[Any]) -> Iterator[str]:
     rows = []
     for spec in specs:
-        meta = spec.meta
-        legal = [f"from {meta['minimum']}"] if "minimum" in meta else []
-        legal += [f"to {meta['maximum']}"] if "maximum" in meta else []
-        more = f" ({' '.join(legal)})" if legal else ""
-        more += " **Secret.**" if spec.secret else ""
-        rows.append(
-            (f"`{spec.key}`", _shown(spec.default), f"`{spec.env}`", f"{meta['help']}{more}")
-        )
+        told = f"{spec.meta['help']}{_extent(spec)}"
+        rows.append((f"`{spec.key}`", _shown(spec.default), f"`{spec.env}`", told))
     yield from _table(("Key", "Default", "Environment", "Meaning"), rows)
+
+
+def _extent(spec: Any) -> str:
+    legal = [f"from {spec.meta['minimum']}"] if "minimum" in spec.meta else []
+    legal += [f"to {spec.meta['maximum']}"] if "maximum" in spec.meta else []
+    return (f" ({' '.join(legal)})" if legal else "") + (" **Secret.**" if spec.secret else "")
 
 
 # --- docs/schema.md -------------------------------------------------------------------------------

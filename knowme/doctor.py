@@ -24,6 +24,7 @@ from knowme.errors import KnowmeError, ModelError
 
 if TYPE_CHECKING:
     from knowme.home import Home
+    from knowme.seams import Engine
 
 State = Literal["ok", "warn", "broken"]
 LOW_BYTES = 1_000_000_000
@@ -211,6 +212,8 @@ def _opened(path: Path) -> Iterator[Finding]:
     with Home.open(path) as home:
         checks: tuple[tuple[str, Callable[[Home], Iterator[Finding]]], ...] = (
             ("engine", _engine),
+            ("roles", _roles),
+            ("rules", _rules),
             ("embedder", _embedder),
             ("vectors", _vectors),
             ("sources", _sources),
@@ -225,9 +228,38 @@ def _opened(path: Path) -> Iterator[Finding]:
 
 def _engine(home: Home) -> Iterator[Finding]:
     engine = home.engine
-    asked = home.settings.engine.kind
+    asked, wanted, url, where = _primary(home)
     name = engine.name + (", detected" if asked == "auto" else "")
     how = f"{engine.model} ({name})" if engine.model else name
+    if trouble := _trouble(engine):
+        what, mend = _parted(trouble)
+        if mend == "ollama serve":
+            mend = _start_ollama(url, f"{where}.url")
+        mend = mend or f"knowme config show {where}"
+        yield Finding("engine", "broken", f"{how}: {what}", mend)
+    elif engine.name == "echo" and asked == "auto" and wanted:
+        told = f"there is no model {wanted!r} here: an ask gives your own words alone"
+        mend = f"knowme models list, then: knowme config set {where}.model NAME"
+        yield Finding("engine", "warn", told, mend)
+    elif engine.name == "echo" and asked == "auto":
+        told = "no model answers: an ask gives your own words alone"
+        yield Finding("engine", "warn", told, _runtime())
+    else:
+        yield Finding("engine", "ok", how)
+
+
+def _primary(home: Home) -> tuple[str, str, str, str]:
+    """Return the kind, model and url that are asked for, and the section that asks."""
+    engine = home.settings.engine
+    for model in home.settings.models:
+        if model.role == "primary" and home.config.origins["models.primary.role"] != "engine":
+            kind = engine.kind if model.engine == "auto" else model.engine
+            return kind, model.model, model.url, "models.primary"
+    return engine.kind, engine.model, engine.url, "engine"
+
+
+def _trouble(engine: Engine) -> str:
+    """Return what keeps an engine from answering, "" where nothing does."""
 
     async def health() -> str:
         try:
@@ -237,22 +269,57 @@ def _engine(home: Home) -> Iterator[Finding]:
         finally:
             await engine.aclose()
 
-    if trouble := asyncio.run(health()):
+    return asyncio.run(health())
+
+
+def _roles(home: Home) -> Iterator[Finding]:
+    for model in home.settings.models:
+        yield from _run("roles", lambda role=model.role: _role(home, role))  # type: ignore[misc]
+
+
+def _role(home: Home, role: str) -> Iterator[Finding]:
+    """Look at one role. What is wrong with `primary` itself is told as the engine."""
+    try:
+        engine = home.models.engine(role)
+    except KnowmeError as error:
+        state: State = "broken" if role == home.models.primary else "warn"
+        yield Finding("roles", state, f"{role}: {error.message}", _command(error.hint))
+        return
+    where = "local" if engine.local else "remote"
+    how = f"{role}: {engine.model or 'its usual model'} ({engine.name}), {where}"
+    if not engine.local and home.settings.offline:
+        told = f"{how}: it is never asked while offline is set"
+        yield Finding("roles", "warn", told, "knowme config set offline false")
+    elif role != home.models.primary and (trouble := _trouble(engine)):
         what, mend = _parted(trouble)
+        url = next(model.url for model in home.settings.models if model.role == role)
         if mend == "ollama serve":
-            mend = _start_ollama(home.settings.engine.url, "engine.url")
-        yield Finding("engine", "broken", f"{how}: {what}", mend or "knowme config show engine")
-    elif engine.name == "echo" and asked == "auto" and home.settings.engine.model:
-        wanted = home.settings.engine.model
-        told = f"there is no model {wanted!r} here: an ask gives your own words alone"
-        yield Finding(
-            "engine", "warn", told, "knowme models list, then: knowme config set engine.model NAME"
-        )
-    elif engine.name == "echo" and asked == "auto":
-        told = "no model answers: an ask gives your own words alone"
-        yield Finding("engine", "warn", told, _runtime())
+            mend = _start_ollama(url, f"models.{role}.url")
+        mend = mend or f"knowme config show models.{role}"
+        yield Finding("roles", "warn", f"{how}: {what}", mend)
     else:
-        yield Finding("engine", "ok", how)
+        yield Finding("roles", "ok", how)
+
+
+def _rules(home: Home) -> Iterator[Finding]:
+    """Look at the rules. With models, `config.load` has refused those that name none of them."""
+    routing, engine = home.settings.routing, home.settings.engine
+    if not routing.rules and not routing.fallback:
+        return
+    from knowme.config import ROLE
+
+    _ = home.rules  # a bad pattern raises, with its position
+    named = {rule.model: f"the rule {rule.pattern!r}" for rule in routing.rules}
+    named |= {role: "routing.fallback" for role in routing.fallback}
+    lost = {role: who for role, who in named.items() if role not in ("primary", engine.model)}
+    if home.settings.models or not lost:
+        yield Finding("rules", "ok", f"{len(routing.rules)}, each names a model that is here")
+        return
+    for role, who in lost.items():
+        mend = f"knowme config set models.{role}.model NAME"
+        if not ROLE.fullmatch(role):
+            mend = f"correct it in {home.path / 'config.yaml'}"
+        yield Finding("rules", "warn", f"{who} names {role!r}, and there is no such model", mend)
 
 
 def _start_ollama(url: str, key: str) -> str:
@@ -315,13 +382,13 @@ def _sources(home: Home) -> Iterator[Finding]:
         mend = f"knowme config add openclaw {openclaw}" if openclaw.is_dir() else ""
         mend = mend or "knowme config add markdown ~/notes"
         yield Finding("sources", "warn", "none is configured", mend)
-    for at, source in enumerate(sources):
+    for source in sources:
         path = Path(source.path)
         if not source.enabled:
             yield Finding("sources", "ok", f"{source.name}: off")
         elif not path.exists():
             told = f"{source.name}: there is nothing at {path}"
-            mend = f"knowme config set sources.{at}.path PATH"
+            mend = f"correct its path in {home.path / 'config.yaml'}"
             yield Finding("sources", "broken", told, mend)
         elif not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
             told = f"{source.name}: {path} cannot be read"

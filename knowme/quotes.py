@@ -1,7 +1,8 @@
 """Quotations: the words that answer a question, chosen from what was recalled.
 
 Promises: what is quoted was said, on that day, by whom it says; a short message is quoted whole, of
-a long one the sentences that answer best. One embedding for each candidate, at most CANDIDATES.
+a long one the sentences that answer best. Of what a very small model says, only that counts which
+a note bears out. One embedding for each candidate, at most CANDIDATES.
 Refuses to know: how recall ranked, what a model makes of it.
 """
 
@@ -10,15 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import tzinfo
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from knowme.context import who
 from knowme.times import day
 from knowme.types import Hit
-from knowme.words import sentences, stem, stems, words
+from knowme.words import content_words, sentences, stem, stems, words
 
 if TYPE_CHECKING:
-    from knowme.seams import Embedder
+    from knowme.seams import Embedder, Engine
 
 _WRAPPED = re.compile(r"(?<=[^\n])\n(?=[^\s\-*#>|\d])")
 """A line end inside a paragraph: a sentence of a note goes on behind it."""
@@ -28,6 +30,8 @@ CANDIDATES = 12
 SHORT_WORDS = 45
 """A message of so many words is quoted whole; a longer one in pieces of at least PIECE_WORDS."""
 PIECE_WORDS = 12
+NEAR_WORDS = 4
+SMALL_MODEL = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([mb])(?![a-z])", re.IGNORECASE)
 ASKS_EARLIER = re.compile(
     r"\b(?:first|earliest|originally|initially|before|ago|used to|primeir[oa]|antes|zuerst)\b"
     r"|\b(?:19|20)\d\d\b",
@@ -124,3 +128,42 @@ def quote_lead(quotes: Sequence[Mapping[str, Any]]) -> str:
         text = " ".join(_HEADING.sub(r"\1:", quote["text"]).split())
         lines.append(f"{when}{said}: “{text}”")
     return "\n".join(lines)
+
+
+# --- what a very small model may say ------------------------------------------------------------
+
+
+def leads_with_quotes(setting: str, engine: Engine) -> bool:
+    """Tell whether an answer leads with quotations: that of a model under a billion parameters."""
+    if setting != "auto":
+        return setting == "always"
+    if engine.name == "echo":
+        return True
+    size = SMALL_MODEL.search(engine.model)
+    return size is not None and (size[2].lower() == "m" or float(size[1]) < 1)
+
+
+def supported(sentence: str, notes: Sequence[str]) -> bool:
+    """Tell whether one of the notes says this: its names, its numbers, its words side by side.
+
+    Shared words alone do not do: "a pump instead of a boiler" and "a boiler instead of a pump"
+    share them all. So half of the neighbouring pairs of content words must stand near each other,
+    in that order, in one and the same note.
+    """
+    if not sentence.strip():
+        return True
+    return any(_says(note, sentence) for note in notes)
+
+
+def _says(note: str, sentence: str) -> bool:
+    have = [stem(word) for word in content_words(note, once=False)]
+    told = [stem(word) for word in content_words(sentence, once=False)]
+    for place, token in enumerate(re.findall(r"\w+", sentence)):
+        named = token[0].isupper() and place > 0
+        if (named or token[0].isdigit()) and stem(token.lower()) not in have:
+            return False
+    near = {
+        pair for gap in range(1, NEAR_WORDS + 1) for pair in zip(have, have[gap:], strict=False)
+    }
+    pairs = list(pairwise(told))
+    return bool(pairs) and sum(pair in near for pair in pairs) >= len(pairs) / 2

@@ -230,6 +230,7 @@ def m005_models(conn: apsw.Connection) -> None:
       hash BLOB PRIMARY KEY,            -- sha256 over the turns up to an answer of ours
       conversation_id INTEGER NOT NULL REFERENCES conversations(id) ON DELETE CASCADE,
       at_ms INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE INDEX threads_conversation ON threads(conversation_id, at_ms);
     """)
 
 

@@ -55,6 +55,7 @@ class Searcher:
         self._layout = Layout()
         self._lexical = Lexical()
         self._mean: tuple[int, int, Vectors] | None = None
+        self._last: tuple[str, int, Vectors] | None = None
 
     def search(self, query: Query) -> list[Hit]:
         """Return the hits, best first: ``top_k`` of them, or what fits ``budget_tokens``.
@@ -64,7 +65,7 @@ class Searcher:
         _check(query)
         if not WORD.search(query.text):
             return []
-        vector, space = self._embed(query.text)
+        vector, space = self.embed(query.text)
         index = None if space is None else self.home.index(space)
         with self.home.db.read() as conn:
             layout = self._layout.caught_up(conn)
@@ -94,12 +95,19 @@ class Searcher:
         kind = "none" if space is None else str(space.spec.get("kind", ""))
         return THRESHOLDS.get(kind, THRESHOLDS["static"])
 
-    def _embed(self, text: str) -> tuple[Vectors | None, Space | None]:
+    def embed(self, text: str) -> tuple[Vectors | None, Space | None]:
+        """Return the vector (dims,) of a query and its space; None when words alone must do.
+
+        The last one is kept: recall and routing ask for the same.
+        """
         try:
             space, embedder = self.home.serving()
-            if embedder is None:
+            if space is None or embedder is None:
                 return None, None
-            return embedder.embed([text], "query")[0], space
+            last = self._last
+            if last is None or last[:2] != (text, space.id):
+                last = self._last = (text, space.id, embedder.embed([text], "query")[0])
+            return last[2], space
         except ModelError:
             return None, None
 

@@ -1,5 +1,8 @@
 """The HTTP service: /query /search /ingest /sync /stats /health /why, the pages, OpenAPI.
 
+Chats, sessions, routing and ratings stand in ``web/chat.py``, OpenAI's API (/v1) in
+``web/openai.py``, Ollama's (/api, and whole under /ollama) in ``web/ollama.py``.
+
 Promises: what holds for every request stands in ``web/guard.py``, what goes over the wire in
 ``web/shapes.py``. /health answers at once, from the first moment. No search waits behind an ingest
 or a sync: each kind of work has threads of its own and a queue that says 503 when it is full. A
@@ -29,13 +32,21 @@ from knowme.home import Home
 from knowme.stats import stats as count
 from knowme.sync import ingest
 from knowme.types import Query
-from knowme.web import page
+from knowme.web import chat, ollama, openai, page
+from knowme.web.forms import (
+    OLLAMA,
+    UnroutedError,
+    is_ollama,
+    is_openai,
+    openai_error,
+    problem_at,
+)
 from knowme.web.guard import Guard
 from knowme.web.problems import Json
+from knowme.web.routes import ASKING, ERRORS, service_of, takes
 from knowme.web.server import Background, Listener, bind, check_exposure, signals, tell
 from knowme.web.shapes import (
     AnswerShape,
-    Body,
     ErrorShape,
     HealthShape,
     IngestBody,
@@ -56,67 +67,35 @@ from knowme.web.work import Service, since
 ABOUT = """A private AI that learns one person, on that person's own machine.
 
 Bodies are JSON (content-type: application/json). Every error is {"error": what happened, "hint": \
-what mends it}. Times are ISO 8601 (a time without a zone is taken as UTC; a date alone is its \
-first moment, or its last where it ends a range) or milliseconds since 1970. Where a token is set \
-(KNOWME_SERVICE_TOKEN), send the header "Authorization: Bearer TOKEN" with all but /health."""
+what mends it}; under /v1 it has OpenAI's form, on Ollama's paths Ollama's. Times are ISO 8601 (a \
+time without a zone is taken as UTC; a date alone is its first moment, or its last where it ends a \
+range) or milliseconds since 1970. Where a token is set (KNOWME_SERVICE_TOKEN), send the header \
+"Authorization: Bearer TOKEN" with all but /health; it is also the api_key of OpenAI's clients.\
+"""
 
 
 # --- routes -------------------------------------------------------------------------------------
 
 router = APIRouter()
 
-ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorShape, "description": "The body is not JSON"},
-    401: {"model": ErrorShape, "description": "The token is missing or wrong"},
-    403: {"model": ErrorShape, "description": "Another site's page asks"},
-    413: {"model": ErrorShape, "description": "The body is larger than service.max_body_mb"},
-    415: {"model": ErrorShape, "description": "The body is not declared as JSON"},
-    421: {"model": ErrorShape, "description": "The Host header is not in service.allowed_hosts"},
-    422: {"model": ErrorShape, "description": "A field is missing, unknown or of the wrong kind"},
-    503: {
-        "model": ErrorShape,
-        "description": "A model or memory.db cannot work now, or too much is asked at once; "
-        "Retry-After says when to try again",
-    },
-    507: {"model": ErrorShape, "description": "The disk is full; nothing was half-written"},
-}
-ASKING: dict[int | str, dict[str, Any]] = {
-    status: ERRORS[status] for status in (401, 403, 421, 503)
-}
-
-
-def _takes(shape: type[Body], example: dict[str, Any], *, needed: bool = True) -> dict[str, Any]:
-    """Describe a request body for OpenAPI; we read it ourselves, to be strict about its JSON."""
-    schema = shape.model_json_schema()
-    needs = schema.get("required", [])
-    schema["properties"] = {
-        **{name: schema["properties"][name] for name in needs},  # for a reader: these first
-        **schema["properties"],
-    }
-    content = {"application/json": {"schema": schema, "example": example}}
-    return {"requestBody": {"required": needed, "content": content}}
-
-
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
 
 @router.post(
     "/query",
     response_model=AnswerShape,
     responses=ERRORS,
-    openapi_extra=_takes(QueryBody, {"query": "What did I decide about the heating?"}),
+    openapi_extra=takes(QueryBody, {"query": "What did I decide about the heating?"}),
     summary="Ask a question",
 )
 async def query(request: Request) -> Response:
     """Search, then let the model answer from what was found.
 
-    With stream: true the answer comes as server-sent events: start {model, engine, conversation,
-    known, sources}, delta {text} again and again, done {answer, usage, receipt_id, ...}, or error
-    {error, hint, status}. Leaving in the middle stops the model; what was said is kept.
+    With stream: true the answer comes as server-sent events: start {model, engine, role,
+    conversation, known, sources}, delta {text} again and again, switched {model, reason, restart}
+    when another model takes over (restart: what came before counts for nothing), done {answer,
+    usage, receipt_id, ...}, or error {error, hint, status}. Leaving in the middle stops the model;
+    what was said is kept.
     """
-    service, body = _service(request), await read(request, QueryBody)
+    service, body = service_of(request), await read(request, QueryBody)
     body.check()
     asked = Asked(
         body.query,
@@ -143,12 +122,12 @@ async def query(request: Request) -> Response:
     "/search",
     response_model=SearchShape,
     responses=ERRORS,
-    openapi_extra=_takes(SearchBody, {"query": "heating", "top_k": 5, "since": "2026-01-01"}),
+    openapi_extra=takes(SearchBody, {"query": "heating", "top_k": 5, "since": "2026-01-01"}),
     summary="Recall, best first",
 )
 async def search(request: Request) -> Response:
     """Search words and meaning; no model is asked but for the query's embedding."""
-    service, body = _service(request), await read(request, SearchBody)
+    service, body = service_of(request), await read(request, SearchBody)
     body.check()
     settings = service.home.settings.search
     began = time.perf_counter()
@@ -175,7 +154,7 @@ async def search(request: Request) -> Response:
     "/ingest",
     response_model=IngestShape,
     responses=ERRORS,
-    openapi_extra=_takes(
+    openapi_extra=takes(
         IngestBody,
         {
             "documents": ["The plumber comes on Friday at nine."],
@@ -193,7 +172,7 @@ async def ingest_documents(request: Request) -> Response:
     A document whose metadata carry session (or conversation), timestamp and speaker is a message of
     that conversation, in the order given. The same id again replaces the old text.
     """
-    service, body = _service(request), await read(request, IngestBody)
+    service, body = service_of(request), await read(request, IngestBody)
     body.check()
     metadatas = None if body.metadatas is None else [meta or {} for meta in body.metadatas]
     counts, total = await service.writes.run(
@@ -218,7 +197,7 @@ async def ingest_documents(request: Request) -> Response:
         404: {"model": ErrorShape, "description": "No such source"},
         409: {"model": ErrorShape, "description": "A sync is already running, or no source is set"},
     },
-    openapi_extra=_takes(SyncBody, {"only": ["openclaw"]}, needed=False),
+    openapi_extra=takes(SyncBody, {"only": ["openclaw"]}, needed=False),
     summary="Read the configured sources",
 )
 async def sync_sources(request: Request) -> Response:
@@ -227,7 +206,7 @@ async def sync_sources(request: Request) -> Response:
     With stream: true progress comes as server-sent events: start, progress {source, read, new,
     ...}, done. A sync goes on when the client leaves, and never loses what it has stored.
     """
-    service, body = _service(request), await read(request, SyncBody, optional=True)
+    service, body = service_of(request), await read(request, SyncBody, optional=True)
     if body.stream:
         return EventStream(service.sync_pieces(body.only), service.stopping)
     work = service.start_sync(body.only, lambda name, counts: None)
@@ -237,7 +216,7 @@ async def sync_sources(request: Request) -> Response:
 @router.get("/stats", response_model=StatsShape, responses=ASKING, summary="What memory holds")
 async def stats(request: Request) -> Response:
     """Return counts of conversations, messages, items and answers, by source, and the parts."""
-    service = _service(request)
+    service = service_of(request)
     told = await service.reads.run(count, service.home)
     return Json({**told, "parts": service.health.snapshot()["checks"]})
 
@@ -253,7 +232,7 @@ async def why_answer(request: Request, which: str) -> Response:
         raise NotFoundError(
             f"{which[:40]!r} is not the number of an answer.", "Use a receipt_id, or: /why/last"
         )
-    service = _service(request)
+    service = service_of(request)
     return Json(plain(await service.reads.run(why, service.home, which)))
 
 
@@ -264,7 +243,7 @@ async def why_answer(request: Request, which: str) -> Response:
 async def health(request: Request) -> Response:
     """Return at once what the last background check saw. Needs no token; says less without one."""
     details = bool(request.scope.get("knowme.known", True))
-    return Json(_service(request).health.snapshot(details=details))
+    return Json(service_of(request).health.snapshot(details=details))
 
 
 def _page(name: str) -> Response:
@@ -274,9 +253,9 @@ def _page(name: str) -> Response:
     )
 
 
-@router.get("/", include_in_schema=False)
+@router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
 async def start_page() -> Response:
-    """Say what this is."""
+    """Say what this is. HEAD too: so Ollama's own command looks whether it is there."""
     return _page("start")
 
 
@@ -293,16 +272,19 @@ async def _unknown(request: Request, error: Exception) -> Response:
     """Answer what no route takes: an unknown path or method."""
     assert isinstance(error, HTTPException)
     path = repr(request.url.path[:80])
-    told = {
+    said, mend = {
         404: (f"There is no {path} here.", "See /docs for what there is."),
         405: (
             f"{path} does not take {request.method}.",
             f"Use {(error.headers or {}).get('Allow', 'another method')}.",
         ),
     }.get(error.status_code, (str(error.detail), "See /docs."))
-    return Json(
-        {"error": told[0], "hint": told[1]}, status_code=error.status_code, headers=error.headers
-    )
+    told: dict[str, Any] = {"error": said, "hint": mend}
+    if is_openai(request.url.path):
+        told = openai_error(UnroutedError(said, mend, error.status_code))
+    elif is_ollama(request.url.path):
+        told = {"error": f"{said} {mend}"}
+    return Json(told, status_code=error.status_code, headers=error.headers)
 
 
 def _bare_app(**more: Any) -> FastAPI:
@@ -320,6 +302,11 @@ def _bare_app(**more: Any) -> FastAPI:
         **more,
     )
     app.include_router(router)
+    app.include_router(chat.router)
+    app.include_router(openai.router)
+    app.include_router(ollama.router)
+    app.include_router(ollama.router, prefix=OLLAMA, include_in_schema=False)
+    app.include_router(ollama.under_prefix, prefix=OLLAMA)
     app.add_exception_handler(HTTPException, _unknown)
     return app
 
@@ -350,6 +337,7 @@ def create_app(home: Home, host: str = "127.0.0.1") -> FastAPI:
         allowed_hosts=settings.allowed_hosts,
         allowed_origins=settings.allowed_origins,
         max_body_bytes=settings.max_body_mb * 2**20,
+        problem=problem_at,
     )
     return app
 

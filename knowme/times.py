@@ -7,6 +7,7 @@ Refuses to know: phrases such as "last Friday".
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime, tzinfo
 from typing import Any
@@ -88,3 +89,27 @@ def _at(at_ms: int | None, tz: tzinfo | None) -> datetime | None:
     if at_ms is None or not known_time(at_ms):
         return None
     return datetime.fromtimestamp(at_ms / 1000, tz)
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*")
+
+
+def parse_duration(text: str) -> float:
+    """Return seconds from 30s, 5m, 1h, 1h30m, or from a bare number of seconds.
+
+    Raises ValueError: for people, ``config`` says it in words of its own.
+    """
+    text = text.strip().lower()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        seconds = float(text)
+    elif re.fullmatch(rf"(?:{_PART.pattern})+", text):
+        seconds = sum(float(many) * _UNITS[unit] for many, unit in _PART.findall(text))
+    else:
+        raise ValueError(f"{text!r} is not a length of time")
+    if seconds > LONGEST_SECONDS:
+        raise ValueError(f"{text!r} is longer than a thousand years")
+    return seconds
+
+
+LONGEST_SECONDS = 3.2e10

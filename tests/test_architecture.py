@@ -15,14 +15,21 @@ RANKS = [
     {"cli", "commands", "chat", "demo", "docs", "doctor", "console", "__main__"},
     {"daemon"},
     {"service", "web", "mcp"},
+    {"shadow"},
     {"ask", "sync", "export", "backup", "journal", "learn", "evals", "forget", "stats"},
-    {"sessions"},
+    {"receipts"},
+    {"prompting"},
+    {"steering"},
+    {"turn"},
     {"jobs", "schedule"},
     {"home"},
+    {"sessions"},
     {"models", "route", "context", "follow", "fuse", "layout", "lexical", "search", "quotes"},
-    {"compress", "workspace", "reduce", "privacy", "rules", "gain", "intents"},
-    {"archive", "memory", "facts", "profile", "feedback", "egress", "redact"},
+    {"compress", "workspace", "reduce", "privacy", "rules", "gain", "intents"}
+    | {"breaker", "feedback", "residency"},
+    {"archive", "memory", "facts", "profile", "egress", "redact"},
     {"plugins", "config", "configfile", "legacy", "db", "schema", "lock", "modelstore", "convert"},
+    {"gain", "intents"},
     {"settings"},
     {"dates", "times", "words", "questions", "net"},
     {"seams"},
@@ -34,7 +41,7 @@ RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 # they share among themselves (a runtime, a parser) is beside them.
 BACKENDS = {"engines", "embedders", "indexes", "sources", "channels", "senses", "trainers"}
 FOUNDATION = {"seams", "types", "errors", "__init__"}
-SHARED_BY_BACKENDS = {"llama", "modelstore", "net", "times", "wire", "words"}
+SHARED_BY_BACKENDS = {"border", "gguf", "llama", "modelstore", "net", "times", "wire", "words"}
 
 # The story that ships with the package writes files and reads nothing of ours.
 APART = {"fiction"}

@@ -2,19 +2,10 @@ import asyncio
 
 import pytest
 
-from knowme.ask import (
-    Asked,
-    Delta,
-    Done,
-    Started,
-    about_the_person,
-    ask,
-    is_question,
-    supported,
-    why,
-)
+from knowme.ask import Asked, Delta, Done, Started, ask, why
 from knowme.db import rows, value
 from knowme.errors import InputError, NotFoundError
+from knowme.quotes import supported
 from knowme.sync import pending, store
 from knowme.types import Query, Record
 
@@ -151,14 +142,3 @@ def test_a_small_models_sentence_stands_only_on_the_notes(
     sentence: str, is_supported: bool
 ) -> None:
     assert supported(sentence, ["The cat is ginger.", GROUND]) is is_supported
-
-
-def test_only_messages_that_merely_ask_are_questions() -> None:
-    assert is_question("Where do I live? And since when?")
-    assert not is_question("I live in Porto. Where else could I go?")
-
-
-def test_the_first_person_is_known_in_several_languages() -> None:
-    assert about_the_person("What is my dog called?")
-    assert about_the_person("Onde está o meu cão?")
-    assert not about_the_person("What is the capital of France?")

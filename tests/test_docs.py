@@ -7,7 +7,7 @@ import click
 import pytest
 
 import knowme.cli  # noqa: F401
-from knowme import config, docs, plugins, schema, seams
+from knowme import config, docs, legacy, plugins, schema, seams
 from knowme.commands import CHAPTERS, cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,8 +65,13 @@ def test_every_setting_is_on_the_page_and_in_the_file_that_init_writes():
         assert f"`{spec.key}`" in text and f"`{spec.env}`" in text
         assert len(spec.meta["help"]) > 5
         assert f"# {spec.key.rpartition('.')[2]}" in written
-    for name in config.source_specs():
-        assert f"`{name}`" in text
+    for name in (*config.source_specs(), *config.rule_specs()):
+        assert f"| `{name}` |" in text
+    for name, spec in config.model_specs("ROLE").items():
+        assert f"| `{spec.key}` |" in text and f"`{spec.env}`" in text
+        assert f"  #   {name}" in written
+    for name in (*legacy.KEYS, *config.LISTS):
+        assert f"| `{name}` |" in text or f"## {name}\n" in text
 
 
 def test_every_name_in_the_environment_that_the_code_reads_is_on_the_page():

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 CHAPTERS: dict[str, tuple[str, ...]] = {
-    "Begin": ("init", "sync", "import-file", "models", "doctor"),
+    "Begin": ("init", "sync", "import-file", "doctor"),
     "Recall": ("ask", "chat", "search", "why"),
+    "Models": ("route", "rate", "egress", "models"),
     "Serve": ("serve", "daemon", "jobs"),
     "Keep": ("stats", "config", "reindex", "export", "backup", "restore", "version"),
 }

@@ -190,7 +190,7 @@ def guess_kind(path: Path) -> str:
 
 @chapter("models", first="list")
 def models() -> None:
-    """The models on this machine: list, pull, rm.
+    """The models on this machine: list, pull, rm; roles: those that answer.
 
     Alone it lists.
     """
@@ -219,13 +219,54 @@ def models_list(state: State, as_json: bool) -> None:
     say(dim(f"in {modelstore.models_dir()}"))
 
 
+@command(models, "roles", json=True)
+@click.option("--days", type=click.IntRange(1, 3650), default=30, help="Of so many days.")
+def models_roles(state: State, days: int, as_json: bool) -> None:
+    """Show which models answer, and what they did and cost."""
+    from dataclasses import asdict
+
+    from knowme.stats import llm_stats
+
+    with state.open() as home:
+        told, roles = llm_stats(home, days), home.models.states()
+        primary = home.models.primary
+    if as_json:
+        console.say_json({"roles": [asdict(role) for role in roles], **told})
+        return
+    for role in roles:
+        where = "this machine" if role.local else "remote"
+        price = f", {role.price_in:g} and {role.price_out:g} a million" if role.price_out else ""
+        mark = "*" if role.role == primary else " "
+        say(f"{mark} {bold(role.role)}: {role.model or '-'} ({role.engine}), {where}{price}")
+        if role.down:
+            say(console.warn(console.wrap(role.down, "    ")))
+    say()
+    say(f"In the last {days} days:")
+    for each in told["by_model"]:
+        paid = f", {console.money(each['cost'])} spent" if each["cost"] else ""
+        failed = f", {each['failed']} failed" if each["failed"] else ""
+        say(
+            f"  {each['role']} ({each['model']}): {each['calls']} calls, "
+            f"{each['prompt_tokens']} + {each['answer_tokens']} tokens{paid}{failed}"
+        )
+    if not told["by_model"]:
+        say("  no model was asked")
+    swaps = told["swaps"]
+    if swaps["loads"]:
+        mean = f"{swaps['mean_ms'] / 1000:.1f}"
+        say(dim(f"  loaded {swaps['loads']} times, {mean} s each on average"))
+    if told["cache_hit_rate"] is not None:
+        say(dim(f"  {told['cache_hit_rate']:.0%} of the prompt tokens came from a cache"))
+
+
 @command(models, "pull")
 @click.argument("name", required=False)
 def models_pull(state: State, name: str | None) -> None:
     """Bring a model, or the default set for chat and embedding."""
-    from knowme import modelstore
+    from knowme import config, modelstore, net
 
-    with console.Progress() as line:
+    offline = config.load(state.path).settings.offline
+    with net.walled(offline), console.Progress() as line:
 
         def tell(model: str, done: int, total: int) -> None:
             line.tell(f"{model}: {console.size(done)} of {console.size(total)}")

@@ -51,7 +51,7 @@ def config() -> None:
 def config_show(state: State, key: str | None, changed: bool, as_json: bool) -> None:
     """Show every value and where it came from.
 
-    KEY narrows it to a section or to one setting: engine, engine.kind.
+    KEY narrows it to a section or to one setting: engine, engine.kind, models.cloud.
     """
     from knowme import config as settings
     from knowme.errors import ConfigError
@@ -80,6 +80,8 @@ def _shown(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, (tuple, list)):
         return ", ".join(map(str, value)) or "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {each}" for name, each in value.items()) or "-"
     return "-" if value == "" else str(value)
 
 
@@ -89,18 +91,21 @@ def _shown(value: Any) -> str:
 def config_set(state: State, key: str, value: str) -> None:
     """Write one value into config.yaml and keep its comments.
 
+    KEY is engine.kind, models.cloud.model (adds the model where there is none), and so on.
+
     A secret goes into .env; given as "-" it is asked for, and no shell history keeps it.
     """
     from knowme import config as settings
 
-    spec = settings.known(key, "config set") if not key.startswith("sources") else None
-    if spec is not None and spec.secret and value == "-":
+    spec = settings.known(key, "config set")
+    if spec.secret and value == "-":
         value = click.prompt(key, hide_input=True, err=True)
     _must_exist(state)
     changed = settings.set_value(state.path, key, value)
-    shown = "(secret)" if spec is not None and spec.secret else _shown(value)
+    shown = "(secret)" if spec.secret else _shown(value)
     say(f"{key} = {shown}  {dim(str(changed))}")
-    origin = next(row[2] for row in settings.load(state.path).provenance() if row[0] == key)
+    rows = settings.load(state.path).provenance()
+    origin = next(row[2] for row in rows if key == row[0] or key.startswith(f"{row[0]}."))
     if origin.startswith(("environment", ".env:")) and changed.name == "config.yaml":
         note(console.warn(f"It is not in force: {origin} stands above it."))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -178,7 +179,7 @@ def _beside(near: Neighbour) -> str:
 @click.option("--temperature", type=click.FloatRange(0.0, 5.0), help="0: the likeliest words.")
 @click.option("--max-tokens", type=click.IntRange(1), help="The longest answer.")
 @click.option("--system-prompt", default="", help="Instructions in place of our own.")
-@click.option("--model", help="Another model of this engine, for this question.")
+@click.option("--model", help="A role, or a model's name, for this question.")
 @click.option("--engine", help="Another engine, for this question.")
 def ask(state: State, question: Sequence[str], as_json: bool, **given: Any) -> None:
     """Ask, and see the words that the answer rests on.
@@ -189,10 +190,11 @@ def ask(state: State, question: Sequence[str], as_json: bool, **given: Any) -> N
 
     from knowme.ask import Asked
 
-    with state.open(engine__kind=given["engine"], engine__model=given["model"]) as home:
+    with open_with(state, given["engine"], given["model"]) as (home, model):
         asked = Asked(
             read_words(question),
             conversation=given["conversation_id"],
+            model=model,
             top_k=given["top_k"],
             temperature=given["temperature"],
             max_tokens=given["max_tokens"],
@@ -205,8 +207,27 @@ def ask(state: State, question: Sequence[str], as_json: bool, **given: Any) -> N
             console.say_json(_answer_json(asked, started, done))
         else:
             print_sources(started, home)
-            print_cost(started, home, time.perf_counter() - began)
+            print_cost(started, done, home, time.perf_counter() - began)
             _nothing_to_know(home, done)
+
+
+@contextmanager
+def open_with(state: State, engine: str | None, model: str | None) -> Iterator[tuple[Home, str]]:
+    """Open the home for another engine or model; yields it and the role to ask ("": routed).
+
+    Where models are configured, ``model`` is one of them, or its role; ``engine`` takes them all
+    away for once. Raises NotFoundError.
+    """
+    alone: dict[str, Any] = {"models": {}} if engine else {}
+    with state.open(engine__kind=engine, engine__model=model if engine else None, **alone) as home:
+        if not model or engine:
+            yield home, ""
+            return
+        if home.settings.models:
+            yield home, home.models.find(model)
+            return
+    with state.open(engine__model=model) as home:
+        yield home, ""
 
 
 async def answer(
@@ -235,6 +256,11 @@ async def answer(
                     on_start(started)
                 elif isinstance(event, path.Done):
                     done = event
+                elif isinstance(event, path.Switched):
+                    flow.end()
+                    who = answerer(event.model, event.engine)
+                    console.note(dim(console.wrap(f"{event.reason} Now {who} answers.")))
+                    flow = console.Flow()
                 elif not quiet:
                     flow.tell(event.text)
     finally:
@@ -253,8 +279,11 @@ def _answer_json(asked: Asked, started: Started, done: Done) -> dict[str, Any]:
         "answer": done.answer,
         "known": done.known,
         "sources": [console.hit_json(hit) for hit in started.sources],
-        "model": started.model,
+        "model": done.model,
+        "role": done.role,
         "engine": started.engine,
+        "reason": started.route.reason,
+        "cost": done.cost,
         "conversation": started.conversation,
         "usage": asdict(done.usage),
         "receipt_id": done.receipt_id,
@@ -283,11 +312,16 @@ def answerer(model: str, engine: str) -> str:
     return model if model == engine else f"{model} ({engine})" if model else engine
 
 
-def print_cost(started: Started, home: Home, seconds: float) -> None:
+def print_cost(started: Started, done: Done, home: Home, seconds: float) -> None:
     """Print who answered and how long it took; where no model did, what would bring one."""
-    who = answerer(started.model, started.engine)
+    who = answerer(done.model or started.model, started.engine)
+    if len(home.models.roles) > 1:
+        who = f"{done.role}: {who}"
+    paid = f", {console.money(done.cost)} spent" if done.cost else ""
     say()
-    say(dim(console.wrap(f"{who}, {seconds:.1f} s. Why this answer: knowme why last")))
+    if started.note:
+        say(dim(console.wrap(started.note)))
+    say(dim(console.wrap(f"{who}, {seconds:.1f} s{paid}. Why this answer: knowme why last")))
     wanted = home.settings.engine
     if started.engine != "echo" or wanted.kind == "echo":
         return
@@ -310,14 +344,14 @@ def _nothing_to_know(home: Home, done: Done) -> None:
 @click.option(
     "--continue", "conversation_id", default="", metavar="ID", help="Go on with this conversation."
 )
-@click.option("--model", help="Another model of this engine.")
+@click.option("--model", help="A role, or a model's name, for all questions.")
 @click.option("--engine", help="Another engine.")
 def chat(state: State, conversation_id: str, model: str | None, engine: str | None) -> None:
     """Talk in the terminal. /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves."""
     from knowme import chat as talk
 
-    with state.open(engine__kind=engine, engine__model=model) as home:
-        talk.run(home, conversation_id)
+    with open_with(state, engine, model) as (home, role):
+        talk.run(home, conversation_id, role)
 
 
 # --- why ------------------------------------------------------------------------------------------
@@ -355,6 +389,7 @@ def print_receipt(receipt: Mapping[str, Any], *, prompt: bool = False) -> None:
         say(console.warn(f"  the answer was {receipt['state']} {console.clean(receipt['error'])}"))
     tokens = ", ".join(f"{name} {many}" for name, many in receipt["tokens"].items() if many)
     say(f"  tokens: {tokens}")
+    _print_route(receipt)
     say()
     say(bold(f"Went in ({len(receipt['used'])}):"))
     for number, each in enumerate(receipt["used"], 1):
@@ -370,12 +405,33 @@ def print_receipt(receipt: Mapping[str, Any], *, prompt: bool = False) -> None:
             say(console.wrap(message["content"], "  "))
 
 
+def _print_route(receipt: Mapping[str, Any]) -> None:
+    route = receipt.get("route")
+    if not route:  # a receipt of before models had roles
+        return
+    say(console.wrap(f"route: {route['model']} ({route['stage']}): {route['reason']}", "  "))
+    for role, told in route["refused"].items():
+        say(console.wrap(f"not {role}: {told}", "  "))
+    for call in receipt["calls"]:
+        if call["state"] not in ("done", "cut"):
+            say(
+                console.warn(console.wrap(f"{call['role']} {call['state']}: {call['error']}", "  "))
+            )
+    if receipt["cost"]:
+        say(f"  cost: {console.money(receipt['cost'])}")
+
+
 def _print_more(receipt: Mapping[str, Any]) -> None:
     if receipt["dropped"]:
         say()
         say(bold(f"Dropped ({len(receipt['dropped'])}):"))
         for each in receipt["dropped"]:
             say(f"  {console.clean(each['uid'])}: {each['reason']} ({each['tokens']} tokens)")
+    if shadow := receipt.get("shadow"):
+        say()
+        say(bold(f"What {shadow['role']} ({shadow['model']}) answered, for comparison:"))
+        say(console.wrap(shadow["answer"], "  "))
+        say(dim(f"  Which is better? knowme rate {receipt['receipt_id']} --better cloud"))
     if receipt.get("withheld"):
         say()
         say(bold("Said by the model and not shown, because the notes do not bear it out:"))

@@ -8,11 +8,14 @@ Refuses to know: what is embedded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from knowme import wire
 from knowme.embedders.remote import RemoteEmbedder
 from knowme.errors import ModelError, ModelMissingError
+
+if TYPE_CHECKING:
+    from knowme.seams import Gate
 
 URL = "http://127.0.0.1:11434"
 MEND = "Start it: ollama serve"
@@ -33,10 +36,11 @@ class OllamaEmbedder(RemoteEmbedder):
         dims: int = 0,
         max_tokens: int = 128,
         timeout_seconds: float = 120.0,
+        gate: Gate | None = None,
         **_: Any,
     ) -> None:
         where = wire.address(url, "embedder.url", URL)
-        server = wire.Server("Ollama", where, MEND, api_key, timeout_seconds)
+        server = wire.Server("Ollama", where, MEND, api_key, timeout_seconds, gate)
         super().__init__(server, model or DEFAULT, dims, max_tokens)
         self._batches = True
 

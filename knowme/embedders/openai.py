@@ -8,11 +8,14 @@ Refuses to know: what is embedded, and what it costs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from knowme import wire
 from knowme.embedders.remote import RemoteEmbedder
 from knowme.errors import ConfigError, ModelError, ModelMissingError
+
+if TYPE_CHECKING:
+    from knowme.seams import Gate
 
 MEND = "Start it, or mend embedder.url: knowme config set embedder.url URL"
 
@@ -31,6 +34,7 @@ class OpenAIEmbedder(RemoteEmbedder):
         dims: int = 0,
         max_tokens: int = 128,
         timeout_seconds: float = 120.0,
+        gate: Gate | None = None,
         **_: Any,
     ) -> None:
         where = wire.address(url, "embedder.url")
@@ -39,7 +43,7 @@ class OpenAIEmbedder(RemoteEmbedder):
                 "embedder.model is empty, and a server elsewhere offers many.",
                 "Name one: knowme config set embedder.model NAME",
             )
-        server = wire.Server("The embedding server", where, MEND, api_key, timeout_seconds)
+        server = wire.Server("The embedding server", where, MEND, api_key, timeout_seconds, gate)
         super().__init__(server, model, dims, max_tokens)
 
     def _missing(self, said: str) -> ModelError:

@@ -146,9 +146,10 @@ class RemoteEmbedder:
         """
         import httpx
 
+        sent = {} if body is None else wire.sendable(body)
         for left in range(TRIES - 1, -1, -1):
             try:
-                reply = self._client().request(method, self._server.url + path, json=body)
+                reply = self._client().request(method, self._server.url + path, **sent)
             except httpx.TimeoutException as error:
                 raise self._server.down(error) from error
             except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -2,7 +2,8 @@
 
 Promises: deterministic, local, instant; every answer begins by naming itself, so that nobody takes
 it for a model. With it everything works on a machine that has no model, and in tests.
-Refuses to know: what the notes mean. With ``json_schema`` it gives the smallest value that fits.
+Refuses to know: what the notes and pictures mean. With ``json_schema`` it gives the smallest value
+that fits; it calls a tool only where ``tool_choice`` says that it must, with the least arguments.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from knowme.types import ChatMessage, Chunk, Options, Usage
+from knowme.engines import toolform
+from knowme.types import ChatMessage, Chunk, Options, ToolDelta, Usage
 from knowme.wire import estimate_tokens
 
 LABEL = "This is the echo engine, without a model."
@@ -33,25 +35,26 @@ class EchoEngine:
     async def stream(
         self, messages: Sequence[ChatMessage], options: Options
     ) -> AsyncIterator[Chunk]:
-        """Yield the answer word by word, then its usage. Never fails."""
+        """Yield the answer word by word, or a tool call, then its usage. Never fails."""
         started = time.perf_counter()
-        if options.json_schema is not None:
-            answer = json.dumps(_smallest(options.json_schema), ensure_ascii=False)
-        else:
-            answer = _answer(messages)
+        call = _call(messages, options)
+        answer = "" if call else _formed(messages, options)
         pieces = re.findall(r"\s*\S+", answer)
         room = len(pieces) if options.max_tokens is None else options.max_tokens
         kept, finish = _until_stop("".join(pieces[:room]), options.stop)
         if finish != "stop" and room < len(pieces):
             finish = "length"
         first_ms = (time.perf_counter() - started) * 1000
+        if call:
+            finish = "tool_calls"
+            yield Chunk(tool_calls=(call,))
         for piece in re.findall(r"\s*\S+|\s+$", kept):
             yield Chunk(text=piece)
         yield Chunk(
             usage=Usage(
                 model=self.model,
                 prompt_tokens=sum(self.count_tokens(message.content) for message in messages),
-                answer_tokens=self.count_tokens(kept),
+                answer_tokens=self.count_tokens(call.arguments if call else kept),
                 first_token_ms=first_ms,
                 total_ms=(time.perf_counter() - started) * 1000,
                 finish=finish or "stop",
@@ -70,12 +73,33 @@ class EchoEngine:
         """Nothing to free."""
 
 
+def _call(messages: Sequence[ChatMessage], options: Options) -> ToolDelta | None:
+    """Return the call that must be made: of the first tool, until its result is there."""
+    functions = toolform.wanted(options) if toolform.forced(options) else ()
+    if not functions or (messages and messages[-1].role == "tool"):
+        return None
+    arguments = json.dumps(_smallest(functions[0].get("parameters") or {}), ensure_ascii=False)
+    return ToolDelta(0, id="call_echo", name=str(functions[0].get("name")), arguments=arguments)
+
+
+def _formed(messages: Sequence[ChatMessage], options: Options) -> str:
+    if options.json_schema is not None:
+        return json.dumps(_smallest(options.json_schema), ensure_ascii=False)
+    answer = _answer(messages)
+    return json.dumps({"answer": answer}, ensure_ascii=False) if options.json_object else answer
+
+
 def _answer(messages: Sequence[ChatMessage]) -> str:
+    if messages and messages[-1].role == "tool":
+        return f"{LABEL} The tool said: {messages[-1].content.strip()}"
     said = next((m.content for m in reversed(messages) if m.role == "user"), "")
     notes = _NOTES.search(said) or _NOTES.search("\n".join(m.content for m in messages))
     if notes and notes.group(1).strip():
         return f"{LABEL} These are the words that it was given:\n{notes.group(1).strip()}"
     question = said.strip()
+    pictures = sum(len(m.images) for m in messages)
+    if pictures:
+        question += f" (and {pictures} picture{'s' * (pictures > 1)})"
     return f"{LABEL} It was given no notes, only: {question}" if question else LABEL
 
 

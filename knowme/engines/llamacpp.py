@@ -1,23 +1,28 @@
 """The embedded engine: a GGUF chat model in a llama.cpp process of ours.
 
 Promises: nothing is loaded before the first question; closing a stream stops the generation; a
-worker that was killed is started again by the next question; llama.cpp's own errors do not escape.
+worker that was killed is started again by the next question; llama.cpp's own errors do not escape;
+a model whose template knows no tools calls them by a grammar (``toolform.py``), never silently not.
 Refuses to know: how the process lives (``llama.py``), where models come from (``modelstore.py``).
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
-import time
+import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from knowme import llama, modelstore
-from knowme.errors import ModelError
-from knowme.types import ChatMessage, Chunk, Options, Usage
+from knowme.engines import form, prefix, toolform
+from knowme.errors import ModelDownError, ModelError
+from knowme.types import ChatMessage, Chunk, Options
 
+_TOOLS = re.compile(r"\btools\b")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -26,13 +31,16 @@ class LlamaCppEngine:
 
     ``model`` is a packaged model's name or the path of a GGUF, "" the default; ``model_path``
     overrides it. ``keep_alive`` ("30m", "0" or "-1" for always) is how long an idle model keeps
-    its memory. A base model, one without a chat template, is given a plain dialogue to continue.
+    its memory. With a ``prefix_folder`` what it has read of a prompt is saved there by ``unload``
+    and restored by ``load``; ``prefix_tokens`` is how many tokens the last of them did. A base
+    model, one without a chat template, is given a plain dialogue to continue.
 
     Raises ModelMissingError when the model is not there, ModelError when the file is no GGUF.
     """
 
     name = "llamacpp"
     local = True
+    own_process = True  # its memory is ours to free, and ends with us
 
     def __init__(
         self,
@@ -45,6 +53,7 @@ class LlamaCppEngine:
         think: bool = False,
         timeout_seconds: float = 120.0,
         model_path: Path | None = None,
+        prefix_folder: Path | None = None,
         **_: Any,
     ) -> None:
         path = model_path or modelstore.find(model, "chat")
@@ -61,50 +70,72 @@ class LlamaCppEngine:
         self._think = think
         self._timeout_seconds = timeout_seconds
         self._plain = not header.chat_template
+        self._knows_tools = bool(_TOOLS.search(header.chat_template))
         self._spec = llama.Spec(
             path=path,
             context_tokens=self.context_tokens,
             threads=threads,
             memory_mb=memory_mb,
             idle_seconds=_seconds(keep_alive),
+            prefix_folder=prefix_folder,
         )
+        self.prefix_tokens = 0
+        self._latest: Mapping[str, Any] = {}
         self._held: llama.Worker | None = None
+        self._holding = threading.Lock()  # held twice, it would outlive us
         self._counts = lru_cache(maxsize=4096)(self._count)
 
     @property
     def worker(self) -> llama.Worker:
         """The process that does the work; it starts with the first request."""
-        if self._held is None:
-            self._held = llama.acquire(self._spec)
-        return self._held
+        with self._holding:
+            if self._held is None:
+                self._held = llama.acquire(self._spec)
+            return self._held
 
     async def stream(
         self, messages: Sequence[ChatMessage], options: Options
     ) -> AsyncIterator[Chunk]:
-        """Yield text deltas, then one chunk with the usage. Closing it stops the generation.
+        """Yield the answer's pieces, then one chunk with the usage. Closing it stops it.
 
         Raises ModelDownError when the process dies or falls silent, ModelError when the prompt is
-        longer than the window or the JSON schema is not one.
+        longer than the window, the JSON schema is not one, or a message holds a picture.
         """
-        began = time.monotonic()
+        if any(said.images for said in messages):
+            raise form.blind(self.model)
+        reply = None
+        # Where a tool must be called, llama.cpp's own form was seen not to see to it.
+        if self._plain or not self._knows_tools or toolform.forced(options):
+            if toolform.wanted(options):
+                reply = toolform.Reply()
+            messages, options = toolform.rewritten(messages, options)
+        answer = form.Answer(self.model)
         path = "/completion" if self._plain else "/v1/chat/completions"
         body = self._plain_body(messages, options) if self._plain else self._body(messages, options)
-        first_ms = 0.0
-        read = _read_plain if self._plain else _read_chat
-        usage: dict[str, Any] = {"finish": "stop"}
+        self._latest = body
         events = llama.stream(self.worker, path, body, self._timeout_seconds)
         try:
             async for event in events:
-                text = read(event, usage)
-                if text:
-                    first_ms = first_ms or (time.monotonic() - began) * 1000
-                    yield Chunk(text=text)
+                chunk = self._take(event, answer)
+                if chunk is not None and reply is not None:
+                    chunk = replace(chunk, text=reply.feed(chunk.text))
+                if chunk is not None and (chunk.text or chunk.tool_calls or chunk.reasoning):
+                    yield chunk
+        except ModelError as error:
+            raise answer.reached(error) from error.__cause__
         finally:
             await events.aclose()  # type: ignore[attr-defined]
-        total_ms = (time.monotonic() - began) * 1000
-        yield Chunk(
-            usage=Usage(model=self.model, first_token_ms=first_ms, total_ms=total_ms, **usage)
-        )
+        for chunk in _rest(answer, reply):
+            yield chunk
+        yield Chunk(usage=answer.usage(messages, self.model))
+
+    def _take(self, event: Mapping[str, Any], answer: form.Answer) -> Chunk | None:
+        try:
+            return answer.take(_as_chat(event) if self._plain else event)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ModelDownError(
+                f"llama.cpp sent something unexpected: {str(event)[:200]}", reached="maybe"
+            ) from error
 
     def count_tokens(self, text: str) -> int:
         """Count with the model's own tokenizer; the first call starts the process (a second).
@@ -133,76 +164,107 @@ class LlamaCppEngine:
             return str(error)
         return ""
 
+    async def load(self) -> None:
+        """Start the process, where none runs, and wait until it answers. Raises ModelError."""
+        await asyncio.to_thread(self._load)
+
+    def _load(self) -> None:
+        self.prefix_tokens = 0
+        if self.worker.pid is None:
+            self.worker.address()
+            self.prefix_tokens = prefix.restore(self.worker)
+
+    async def unload(self) -> None:
+        """End the process. What it has read of the last prompt is saved before."""
+        await asyncio.to_thread(self._unload)
+
+    def _unload(self) -> None:
+        self.prefix_tokens = prefix.save(self.worker, self._latest)
+        self.worker.close()
+
+    async def loaded(self) -> bool:
+        """Tell whether its process runs."""
+        return self.worker.pid is not None
+
+    async def memory_bytes(self) -> int:
+        """Return what its process holds; before there is one, the file and its window."""
+        return self.worker.memory_bytes() or llama.needed_bytes(self._spec)
+
+    @property
+    def file(self) -> Path:
+        """The model's file: two engines of one file and window share a process."""
+        return self._spec.path
+
     async def aclose(self) -> None:
         """Free the model and its process."""
-        held, self._held = self._held, None
+        with self._holding:
+            held, self._held = self._held, None
         if held is not None:
             llama.release(held)
 
     # --- the wire --------------------------------------------------------------------------------
 
     def _body(self, messages: Sequence[ChatMessage], options: Options) -> dict[str, Any]:
-        body = _sampling(options)
-        body["messages"] = [{"role": m.role, "content": _clean(m.content)} for m in messages]
+        body = {"cache_prompt": True, "reasoning_format": "auto", **form.fields(options)}
+        body["messages"] = [form.message(_cleaned(said)) for said in messages]
+        body["stream"] = True
         body["stream_options"] = {"include_usage": True}
-        body["chat_template_kwargs"] = {"enable_thinking": self._think or options.think}
-        if options.max_tokens is not None:
-            body["max_tokens"] = options.max_tokens
-        if options.json_schema is not None:
-            schema = {"name": "answer", "schema": dict(options.json_schema)}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        body["chat_template_kwargs"] = form.kwargs(body, self._think or options.think)
         return body
 
     def _plain_body(self, messages: Sequence[ChatMessage], options: Options) -> dict[str, Any]:
-        body = _sampling(options)
+        body = {"cache_prompt": True, **form.fields(options)}
+        body["stream"] = True
         body["prompt"] = plain_prompt(messages)
         body["stop"] = [*body.get("stop", ()), "\nQuestion:"]
-        if options.max_tokens is not None:
-            body["n_predict"] = options.max_tokens
+        body.pop("response_format", None)
+        if "max_tokens" in body:
+            body["n_predict"] = body.pop("max_tokens")
         if options.json_schema is not None:
             body["json_schema"] = dict(options.json_schema)
+        elif options.json_object:
+            body["json_schema"] = {"type": "object"}
         return body
 
 
 def plain_prompt(messages: Sequence[ChatMessage]) -> str:
     """Return a dialogue for a model that only continues text."""
-    said = {"system": "", "user": "Question: ", "assistant": "Answer: "}
+    said = {"system": "", "user": prefix.QUESTION, "assistant": "Answer: "}
     lines = [said[m.role] + _clean(m.content).strip() for m in messages]
     return "\n\n".join([*lines, "Answer:"])
 
 
-def _sampling(options: Options) -> dict[str, Any]:
-    body: dict[str, Any] = {"stream": True, "cache_prompt": True}
-    for key in ("temperature", "top_p", "seed"):
-        value = getattr(options, key)
-        if value is not None:
-            body[key] = value
-    if options.stop:
-        body["stop"] = list(options.stop)
-    return body
-
-
-def _read_chat(event: Mapping[str, Any], usage: dict[str, Any]) -> str:
-    if event.get("usage"):
-        told = event["usage"]
-        usage["prompt_tokens"] = told["prompt_tokens"]
-        usage["answer_tokens"] = told["completion_tokens"]
-        details = told.get("prompt_tokens_details") or {}
-        usage["cached_tokens"] = details.get("cached_tokens", 0)
-    for choice in event.get("choices", ()):
-        if choice.get("finish_reason"):
-            usage["finish"] = "length" if choice["finish_reason"] == "length" else "stop"
-        return str(choice["delta"].get("content") or "")
-    return ""
-
-
-def _read_plain(event: Mapping[str, Any], usage: dict[str, Any]) -> str:
+def _as_chat(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an event of /completion in the form of a chat's."""
+    choice: dict[str, Any] = {"delta": {"content": event.get("content")}}
+    found: dict[str, Any] = {"choices": [choice]}
     if event.get("stop"):
-        usage["prompt_tokens"] = event.get("tokens_evaluated", 0)
-        usage["answer_tokens"] = event.get("tokens_predicted", 0)
-        usage["cached_tokens"] = event.get("timings", {}).get("cache_n", 0)
-        usage["finish"] = "length" if event.get("stop_type") == "limit" else "stop"
-    return str(event.get("content") or "")
+        choice["finish_reason"] = "length" if event.get("stop_type") == "limit" else "stop"
+        found["usage"] = {
+            "prompt_tokens": event.get("tokens_evaluated", 0),
+            "completion_tokens": event.get("tokens_predicted", 0),
+            "prompt_tokens_details": {"cached_tokens": event.get("timings", {}).get("cache_n", 0)},
+        }
+    return found
+
+
+def _rest(answer: form.Answer, reply: toolform.Reply | None) -> list[Chunk]:
+    """Return what was held back until the end."""
+    found = []
+    held = answer.rest()
+    if held is not None:
+        text = held.text if reply is None else reply.feed(held.text)
+        found.append(replace(held, text=text))
+    if reply is not None:
+        text, calls = reply.end()
+        answer.calls += len(calls)
+        found.append(Chunk(text=text, tool_calls=calls))
+    return [chunk for chunk in found if chunk.text or chunk.tool_calls or chunk.reasoning]
+
+
+def _cleaned(said: ChatMessage) -> ChatMessage:
+    clean = _clean(said.content)
+    return said if clean == said.content else replace(said, content=clean)
 
 
 def _clean(text: str) -> str:

@@ -2,7 +2,8 @@
 
 Promises: works with llama.cpp, vLLM, LM Studio and OpenAI itself; a parameter that the server does
 not know is renamed or left out, once, and remembered; the API key stands in no error; ``local`` is
-True only for an address of this machine.
+True only for an address of this machine, or for one that the settings call local; a server that is
+still loading its model is waited for, where it is local.
 Refuses to know: what is asked, and what it costs.
 
 Tokens are counted by llama.cpp's /tokenize where a server on this machine has it, else estimated.
@@ -10,22 +11,43 @@ Tokens are counted by llama.cpp's /tokenize where a server on this machine has i
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from knowme import wire
-from knowme.errors import ConfigError, ModelDownError, ModelError, ModelMissingError
-from knowme.types import ChatMessage, Chunk, Options, Usage
+from knowme.engines import form
+from knowme.errors import ConfigError, KnowmeError, ModelDownError, ModelError, ModelMissingError
+from knowme.types import ChatMessage, Chunk, Options
 
 if TYPE_CHECKING:
     import httpx
 
+    from knowme.seams import Gate
+
 MEND = "Start it, or mend engine.url: knowme config set engine.url URL"
 RENAMED = {"max_tokens": "max_completion_tokens"}
-OPTIONAL = ("stream_options", "temperature", "top_p", "seed", "stop", "max_tokens")
+OPTIONAL = (
+    "chat_template_kwargs",
+    "stream_options",
+    "temperature",
+    "top_p",
+    "seed",
+    "stop",
+    "max_tokens",
+)
+_LOADING = re.compile(r"loading model|model is loading", re.IGNORECASE)
+_COMPLAINT = re.compile(
+    r"param|support|recogni|unknown|unexpected|extra|permitted|allowed|invalid", re.IGNORECASE
+)
+_UNKNOWN = re.compile(
+    r"\bmodel\b.{0,120}(not found|does not exist|not available)|(invalid|unknown) model",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 class OpenAIEngine:
@@ -41,10 +63,14 @@ class OpenAIEngine:
         api_key: str = "",
         context_tokens: int = 4096,
         timeout_seconds: float = 120.0,
+        think: bool = False,
+        local: str = "auto",
+        gate: Gate | None = None,
         **_: Any,
     ) -> None:
         where = wire.address(url, "engine.url")
-        self.local = wire.is_loopback(where)
+        server = wire.Server("The model server", where, MEND, api_key, timeout_seconds, gate, local)
+        self.local = server.is_local
         if not model and not self.local:
             raise ConfigError(
                 "engine.model is empty, and a server elsewhere offers many.",
@@ -52,8 +78,9 @@ class OpenAIEngine:
             )
         self.model = model
         self.context_tokens = context_tokens
-        self._server = wire.Server("The model server", where, MEND, api_key, timeout_seconds)
-        self._clients = wire.Clients(self._server)
+        self._think = think
+        self._server = server
+        self._clients = wire.Clients(server)
         self._without: dict[str, str] = {}
         self._tokenizes = self.local
         self._count = lru_cache(maxsize=4096)(self._ask_count)
@@ -61,72 +88,102 @@ class OpenAIEngine:
     async def stream(
         self, messages: Sequence[ChatMessage], options: Options
     ) -> AsyncIterator[Chunk]:
-        """Yield text deltas, then one chunk with usage. Raises ModelMissingError, ModelDownError.
+        """Yield the answer's pieces, then one chunk with usage. Raises ModelError.
 
         Closing the iterator early closes the connection, at which the server stops generating.
         """
         import httpx
 
-        answer = _Answer(self.model)
+        answer = form.Answer(self.model)
         try:
             await self._choose()
             reply = await self._send(messages, options)
             try:
-                async for line in wire.lines(reply):
-                    if not (event := self._event(line)):
-                        continue
-                    if event == "[DONE]":
-                        break
-                    if text := self._read(event, answer):
-                        yield Chunk(text=text)
+                async for chunk in self._chunks(wire.lines(reply), answer):
+                    yield chunk
             finally:
                 await reply.aclose()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self._server.down(error) from error
+            raise answer.reached(self._server.down(error)) from error
         except ValueError as error:
-            raise self._server.nonsense(str(error)) from error
+            raise answer.reached(self._server.nonsense(str(error))) from error
+        except ModelError as error:
+            raise answer.reached(error) from error.__cause__
+        yield Chunk(usage=answer.usage(messages, _plain(answer.model) or self.model))
+
+    async def _chunks(self, lines: AsyncIterator[str], answer: form.Answer) -> AsyncIterator[Chunk]:
+        """Yield what the events of one stream bring. Raises ModelDownError for its bad ends."""
+        strange = ""
+        async for line in lines:
+            field, _, event = line.partition(":")
+            if field not in ("data", "error"):  # comments and the like
+                strange = strange or (line if field not in ("", "event", "id", "retry") else "")
+                continue
+            event = event.strip()
+            if event == "[DONE]":
+                answer.finish = answer.finish or "stop"
+                await wire.drain(lines)
+                break
+            if event and (chunk := self._read(event, answer)) is not None:
+                yield chunk
         if not answer.finish:
-            raise self._server.cut()
-        yield Chunk(usage=answer.usage(self.model, messages))
+            broken = strange and not answer.began
+            raise self._server.nonsense(strange) if broken else self._server.cut()
+        if rest := answer.rest():
+            yield rest
 
     async def _send(self, messages: Sequence[ChatMessage], options: Options) -> httpx.Response:
-        """Start the answer; adapt to a server that does not know a parameter."""
+        """Start the answer; adapt to a server that does not know a parameter.
+
+        A local one that is still loading its model is waited for.
+        """
         client = self._clients.get()
+        where = f"{self._server.url}/chat/completions"
+        until = time.monotonic() + self._server.timeout_seconds
+        pause = 0.2
         while True:
             body = self._body(messages, options)
-            where = f"{self._server.url}/chat/completions"
-            reply = await client.send(client.build_request("POST", where, json=body), stream=True)
+            request = client.build_request("POST", where, **wire.sendable(body))
+            reply = await client.send(request, stream=True)
             if reply.status_code == 200:
                 return reply
-            said = (await reply.aread()).decode(errors="replace")
-            await reply.aclose()
+            try:
+                said = (await reply.aread()).decode(errors="replace")
+            finally:
+                await reply.aclose()
             if reply.status_code in (400, 422) and self._adapted(body, wire.said_in(said)):
                 continue
-            raise await self._error(reply.status_code, said, reply.headers.get("retry-after", ""))
+            loading = self.local and reply.status_code == 503 and _LOADING.search(said)
+            if not loading:
+                retry_after = reply.headers.get("retry-after", "")
+                raise await self._error(reply.status_code, said, retry_after)
+            if time.monotonic() + pause > until:
+                raise ModelDownError(
+                    f"{self._server.name} at {self._server.url} is still loading its model after "
+                    f"{self._server.timeout_seconds:g} seconds.",
+                    "Ask again, or raise timeout_seconds.",
+                )
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 2.0)
 
     def _body(self, messages: Sequence[ChatMessage], options: Options) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": [{"role": m.role, "content": m.content} for m in messages],
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "max_tokens": options.max_tokens,
-            "temperature": options.temperature,
-            "top_p": options.top_p,
-            "seed": options.seed,
-            "stop": list(options.stop) or None,
-        }
-        if options.json_schema is not None:
-            form = {"name": "answer", "schema": dict(options.json_schema)}
-            body["response_format"] = {"type": "json_schema", "json_schema": form}
+        body = form.fields(options)
+        if self.local:  # servers of one's own know it; others refuse what they do not know
+            body["chat_template_kwargs"] = form.kwargs(body, self._think or options.think)
+        body["model"] = self.model or "default"
+        body["messages"] = [form.message(said) for said in messages]
+        body["stream"] = True
+        body["stream_options"] = {"include_usage": True}
         for name, instead in self._without.items():
             value = body.pop(name, None)
-            if instead:
+            if instead and value is not None:
                 body[instead] = value
-        return {name: value for name, value in body.items() if value is not None}
+        return body
 
     def _adapted(self, body: Mapping[str, Any], said: str) -> bool:
         """Note which parameter the server complains of. False when there is nothing to change."""
+        if not _COMPLAINT.search(said):
+            return False
         for name in OPTIONAL:
             if name in body and name in said and name not in self._without:
                 instead = RENAMED.get(name, "")
@@ -134,13 +191,7 @@ class OpenAIEngine:
                 return True
         return False
 
-    @staticmethod
-    def _event(line: str) -> str:
-        """Return what one line of a server-sent event carries; "" for comments and the like."""
-        field, _, value = line.partition(":")
-        return value.strip() if field in ("data", "error") else ""
-
-    def _read(self, event: str, answer: _Answer) -> str:
+    def _read(self, event: str, answer: form.Answer) -> Chunk | None:
         try:
             piece = json.loads(event)
             if not (piece.get("error") or ("message" in piece and "choices" not in piece)):
@@ -148,19 +199,24 @@ class OpenAIEngine:
         except (ValueError, AttributeError, LookupError, TypeError) as error:
             raise self._server.nonsense(event) from error
         raise ModelDownError(
-            f"The model server gave up: {self._server.hidden(wire.said_in(event))}", "Ask again."
+            f"The model server gave up: {self._server.hidden(wire.said_in(event))}",
+            "Ask again.",
+            reached="maybe",
         )
 
     async def _error(self, status: int, body: str, retry_after: str) -> ModelError:
         said = self._server.hidden(wire.said_in(body))
-        if status == 404:
+        if status == 404 or (status == 400 and _UNKNOWN.search(said)):
             names = await self._names()
             offers = f" It offers: {', '.join(names[:12])}." if names else ""
             return ModelMissingError(
-                f"The model server at {self._server.url} has no {self.model!r} (404: {said})."
+                f"The model server at {self._server.url} has no {self.model!r} ({status}: {said})."
                 f"{offers}",
-                "Set the right one: knowme config set engine.model NAME (or engine.url URL)",
+                "Set the right one: knowme config set engine.model NAME (or engine.url URL), or "
+                "mend the model's entry under `models`",
             )
+        if form.BLIND.search(said):
+            return form.blind(self.model, said)
         if status in (400, 413) and "context" in said.lower():
             return ModelError(
                 f"The prompt is longer than the model's window ({said}).",
@@ -181,7 +237,7 @@ class OpenAIEngine:
     async def _choose(self) -> None:
         """Take the first model of a server on this machine, where the settings name none."""
         if not self.model:
-            self.model = _plain(next(iter(await self._names()), "")) or "default"
+            self.model = _plain(next(iter(await self._names()), ""))
 
     def count_tokens(self, text: str) -> int:
         """Count with the server's tokenizer (llama.cpp's /tokenize), else estimate."""
@@ -194,12 +250,12 @@ class OpenAIEngine:
         import httpx
 
         where = self._server.url.removesuffix("/v1") + "/tokenize"
-        settings = {**self._server.settings(), "timeout": httpx.Timeout(2.0)}
         try:
-            with httpx.Client(**settings) as client:
-                reply = client.post(where, json={"content": text})
+            reply = self._clients.blocking().post(
+                where, timeout=2.0, **wire.sendable({"content": text})
+            )
             return len(reply.json()["tokens"])
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):
+        except (ModelError, httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):
             self._tokenizes = False
             return None
 
@@ -211,6 +267,8 @@ class OpenAIEngine:
             reply = await self._clients.get().get(f"{self._server.url}/models")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return str(self._server.down(error))
+        except KnowmeError as error:  # offline, or a ledger that cannot be written
+            return str(error)
         if reply.status_code in (404, 405):  # a server without a list: nothing more to know
             return ""
         if reply.status_code != 200:
@@ -225,45 +283,3 @@ class OpenAIEngine:
 def _plain(model: str) -> str:
     """Return the file's name where llama.cpp calls a model by its path (it ignores the name)."""
     return model.replace("\\", "/").rsplit("/", 1)[-1] if model.endswith(".gguf") else model
-
-
-class _Answer:
-    """What is known of one answer while it comes."""
-
-    def __init__(self, model: str) -> None:
-        self.model = model
-        self.finish = ""
-        self.text: list[str] = []
-        self.first_ms = 0.0
-        self.counted: Mapping[str, Any] = {}
-        self.cached = 0
-        self.started = time.perf_counter()
-
-    def take(self, piece: Mapping[str, Any]) -> str:
-        """Note one piece of the stream and return its text."""
-        self.model = str(piece.get("model") or self.model)
-        if isinstance(usage := piece.get("usage"), dict):
-            self.counted = usage
-            self.cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
-        choices = piece.get("choices") or [{}]
-        self.finish = str(choices[0].get("finish_reason") or self.finish)
-        text = str((choices[0].get("delta") or {}).get("content") or "")
-        if text:
-            self.first_ms = self.first_ms or (time.perf_counter() - self.started) * 1000
-            self.text.append(text)
-        return text
-
-    def usage(self, model: str, messages: Sequence[ChatMessage]) -> Usage:
-        """Return what it cost; estimated where the server does not say."""
-        count = wire.estimate_tokens
-        total_ms = (time.perf_counter() - self.started) * 1000
-        prompt, spent = self.counted.get("prompt_tokens"), self.counted.get("completion_tokens")
-        return Usage(
-            model=_plain(self.model) or model,
-            prompt_tokens=int(prompt) if prompt else sum(count(m.content) for m in messages),
-            cached_tokens=self.cached,
-            answer_tokens=count("".join(self.text)) if spent is None else int(spent),
-            first_token_ms=self.first_ms or total_ms,
-            total_ms=total_ms,
-            finish="length" if self.finish == "length" else "stop",
-        )

@@ -15,14 +15,14 @@ Promises, for every request before any route sees it:
 * an exception of a route becomes one sentence, never a traceback.
 
 Empty allow-lists allow nothing, and there are no wildcards. The token is never logged.
-Refuses to know: the routes (but /health), and anything of the home.
+Refuses to know: the routes (but /health), the form of an error, and anything of the home.
 """
 
 from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -31,7 +31,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from knowme.errors import KnowmeError
-from knowme.web.problems import BodyTooLargeError, problem
+from knowme.web.problems import BodyTooLargeError
+
+Problem = Callable[[str, BaseException, Mapping[str, str] | None], Response]
+"""(path, error, further headers) -> the response in the form of whatever API lies there."""
 
 OPEN_PATHS = frozenset({"/health"})
 """What answers without a token: a supervisor must be able to ask whether we live."""
@@ -104,6 +107,7 @@ class Guard:
         allowed_hosts: Iterable[str],
         allowed_origins: Iterable[str],
         max_body_bytes: int,
+        problem: Problem,
     ) -> None:
         self.app = app
         self._token = token.strip().encode()
@@ -112,6 +116,7 @@ class Guard:
             self._hosts.add(listens_on.strip("[]").lower())
         self._origins = {origin.strip().rstrip("/").lower() for origin in allowed_origins} - {""}
         self._max_body = max_body_bytes
+        self._problem = problem
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -151,7 +156,7 @@ class Guard:
             if started:
                 raise  # half a response is out: only closing the connection tells the client
             more = {"www-authenticate": "Bearer"} if isinstance(error, TokenError) else None
-            await problem(error, more)(scope, receive, guarded_send)
+            await self._problem(scope["path"], error, more)(scope, receive, guarded_send)
 
     def _sharing(self, headers: Headers) -> dict[str, str]:
         """Return the CORS headers for an origin of the allow-list, else none at all."""

@@ -16,7 +16,14 @@ from typing import Any
 
 from starlette.responses import Response
 
-from knowme.errors import ConfigError, KnowmeError, ModelMissingError, StoreError
+from knowme.errors import (
+    ConfigError,
+    InputError,
+    KnowmeError,
+    ModelError,
+    ModelMissingError,
+    StoreError,
+)
 
 log = logging.getLogger("knowme.service")
 
@@ -42,10 +49,22 @@ class MediaTypeError(KnowmeError):
     status = 415
 
 
+class FieldError(InputError):
+    """A field of a body is not right; ``field`` is its place: messages[3].content."""
+
+    def __init__(self, message: str, hint: str = "", field: str = "") -> None:
+        super().__init__(message, hint)
+        self.field = field
+
+
 class BusyError(KnowmeError):
     """Too much is being done at once; waiting helps."""
 
     status = 503
+
+
+class StoppingError(BusyError):
+    """The service is about to end."""
 
 
 class Json(Response):
@@ -107,7 +126,18 @@ def problem(error: BaseException, headers: Mapping[str, str] | None = None) -> J
     """Return the response for an error."""
     told = describe(error)
     status = told.pop("status")
+    return Json(told, status_code=status, headers=with_patience(error, status, headers))
+
+
+def with_patience(
+    error: BaseException, status: int, headers: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the headers with Retry-After, where waiting may help: what the server asked, or ours.
+
+    Where a model is missing or a setting is wrong, no waiting helps.
+    """
     more = dict(headers or {})
-    if status == 503 and not isinstance(error, ModelMissingError | ConfigError):
-        more.setdefault("retry-after", str(RETRY_SECONDS))
-    return Json(told, status_code=status, headers=more)
+    if status in (429, 503) and not isinstance(error, ModelMissingError | ConfigError):
+        asked = error.retry_after if isinstance(error, ModelError) else None
+        more.setdefault("retry-after", str(RETRY_SECONDS if asked is None else math.ceil(asked)))
+    return more

@@ -22,7 +22,7 @@ from starlette.requests import Request
 from knowme.errors import InputError
 from knowme.times import iso, parse_time
 from knowme.types import Counts, Hit, Neighbour, Usage
-from knowme.web.problems import BodyError, MediaTypeError
+from knowme.web.problems import BodyError, FieldError, MediaTypeError
 
 MAX_QUERY_CHARS = 20_000
 MAX_DOCUMENTS = 20_000
@@ -158,7 +158,7 @@ class QueryBody(Filters):
         None, description="A name of your choice: its earlier turns are part of the question"
     )
     stream: StrictBool | None = Field(
-        None, description="true: server-sent events start, delta, done, error"
+        None, description="true: server-sent events start, delta, switched, done, error"
     )
 
 
@@ -189,7 +189,7 @@ class IngestBody(Body):
             ours = next((key for key in meta or () if key.startswith("_")), None)
             if ours is not None:
                 raise InputError(
-                    f"metadatas[{at}] has the key {_shown(ours)}; names with a leading _ are ours.",
+                    f"metadatas[{at}] has the key {shown(ours)}; names with a leading _ are ours.",
                     "Rename it.",
                 )
             value = (meta or {}).get("timestamp")
@@ -197,7 +197,7 @@ class IngestBody(Body):
                 to_ms(value)
             except PydanticCustomError as error:
                 raise InputError(
-                    f"metadatas[{at}].timestamp {error.message()}; it was {_shown(value)}.",
+                    f"metadatas[{at}].timestamp {error.message()}; it was {shown(value)}.",
                     "Send one of those, or leave timestamp out.",
                 ) from None
 
@@ -262,24 +262,48 @@ def parse(raw: bytes) -> Any:
 
 
 async def read(request: Request, shape: type[M], *, optional: bool = False) -> M:
-    """Read and validate a request's body. Raises BodyError, MediaTypeError, InputError."""
+    """Read and validate a request's body. Raises BodyError, MediaTypeError, FieldError."""
+    return checked(shape, await read_object(request, optional=optional))
+
+
+async def read_object(request: Request, *, optional: bool = False) -> dict[str, Any]:
+    """Read a request's body: a JSON object; {} for an empty one where it is ``optional``.
+
+    Raises BodyError, MediaTypeError.
+    """
     raw = await request.body()
     if optional and not raw.strip():
-        return shape()
+        return {}
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json" and not media.endswith("+json"):
         raise MediaTypeError(
-            f"The body is declared as {_shown(media)}, not as JSON."
+            f"The body is declared as {shown(media)}, not as JSON."
             if media
             else "The body has no content type.",
             "Send the header: content-type: application/json",
         )
-    value = parse(raw)
+    found: dict[str, Any] = parse(raw)
+    return found
+
+
+def checked(shape: type[M], value: Mapping[str, Any]) -> M:
+    """Return a body's value as ``shape``. Raises FieldError."""
     try:
         return shape.model_validate(value)
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=True)
-        raise InputError(*sentence(details, sorted(shape.model_fields))) from None
+        told = sentence(details, sorted(shape.model_fields))
+        raise FieldError(*told, field=_place(details[0]["loc"])) from None
+
+
+def parse_when(value: str, name: str) -> int | None:
+    """Return a time of a query string in ms since the epoch; None for "". Raises FieldError."""
+    try:
+        return to_ms(int(value) if value.isascii() and value.isdecimal() else value)
+    except PydanticCustomError as error:
+        raise FieldError(
+            f"{name} {error.message()}; it was {shown(value)}.", "Leave it out for all.", name
+        ) from None
 
 
 def sentence(details: Sequence[ErrorDetails], known: Sequence[str]) -> tuple[str, str]:
@@ -301,10 +325,10 @@ def sentence(details: Sequence[ErrorDetails], known: Sequence[str]) -> tuple[str
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, known, 1)
         meant = f"Did you mean {near[0]}? " if near else ""
-        return f"There is no field {_shown(name)}.{more}", f"{meant}Known: {', '.join(known)}."
+        return f"There is no field {shown(name)}.{more}", f"{meant}Known: {', '.join(known)}."
     if first["type"] == "missing":
         return f"The field {name} is missing.{more}", f"Known fields: {', '.join(known)}."
-    return f"{name} {_demand(first)}; it was {_shown(first['input'])}.{more}", "See /docs."
+    return f"{name} {_demand(first)}; it was {shown(first['input'])}.{more}", "See /docs."
 
 
 def _place(loc: Sequence[int | str]) -> str:
@@ -345,7 +369,7 @@ def _kind(value: Any) -> str:
     return kinds.get(type(value), "a number")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """Return a value for a sentence: short, on one line, with its kind where it is not plain."""
     if isinstance(value, dict | list):
         return f"{_kind(value)} of {len(value)}"
@@ -415,6 +439,8 @@ class AnswerShape(BaseModel):
     answer: str
     sources: list[HitShape] = Field(description="What the model was given, best first")
     model: str
+    role: str = Field(description="The role of the model that answered")
+    cost: float = Field(description="In the money of the model's prices")
     engine: str = Field(description="llamacpp, ollama, openai or echo (no model: quotations)")
     conversation: str = Field(description="Send it with the next question to go on")
     known: bool = Field(description="false: nothing relevant was found")

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from knowme.web.problems import BusyError, describe, to_json
+from knowme.web.problems import StoppingError, describe, to_json
 
 T = TypeVar("T")
 Piece = tuple[str, Mapping[str, Any]]
@@ -27,7 +27,7 @@ STALLED_SECONDS = 60.0
 MEDIA_TYPE = "text/event-stream; charset=utf-8"
 BEAT_SECONDS = 15.0
 BEAT: Piece = ("beat", {})
-STOPPING = BusyError("The service is stopping.", "Ask again in a moment.")
+STOPPING = StoppingError("The service is stopping.", "Ask again in a moment.")
 
 
 def sse(event: str, data: Mapping[str, Any]) -> bytes:

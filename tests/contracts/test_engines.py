@@ -2,18 +2,13 @@
 
 import asyncio
 import json
-import logging
-import socket
-import threading
 import time
 
 import pytest
 
-from knowme import plugins, wire
-from knowme.errors import ConfigError, KnowmeError, ModelDownError, ModelError, ModelMissingError
-from knowme.types import ChatMessage, Chunk, Options
-
-from . import servers
+from knowme import plugins
+from knowme.errors import ModelError, ModelMissingError
+from knowme.types import ChatMessage, Chunk, Options, ToolCall
 
 NOTE = (
     "<recalled>\n[2026-03-02, said by them, openclaw] We chose the heat pump from Vaillant for"
@@ -32,6 +27,18 @@ SCHEMA = {
     "required": ["device", "year"],
     "additionalProperties": False,
 }
+PICTURE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
+CITY = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Lisbon", "Porto"]}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+WEATHER = {
+    "type": "function",
+    "function": {"name": "get_weather", "description": "The weather now.", "parameters": CITY},
+}
+WEATHER_QUESTION = (ChatMessage("user", "What is the weather in Lisbon?"),)
 STEADY = Options(max_tokens=24, temperature=0.0, seed=7)
 
 
@@ -100,6 +107,49 @@ class EngineContract:
         assert set(found) == {"device", "year"}
         assert found["device"] in ("heat pump", "boiler") and 2000 <= found["year"] <= 2100
 
+    def test_any_json_is_json(self, engine):
+        options = Options(max_tokens=12, temperature=0.0, json_object=True)
+        text, _ = asyncio.run(gather(engine, options=options))
+        assert text.lstrip().startswith("{")
+
+    def test_a_tool_that_must_be_called_is_called(self, engine):
+        for choice in ("required", {"type": "function", "function": {"name": "get_weather"}}):
+            options = Options(max_tokens=80, temperature=0.0, tools=(WEATHER,), tool_choice=choice)
+            text, chunks = asyncio.run(gather(engine, WEATHER_QUESTION, options))
+            deltas = [delta for chunk in chunks for delta in chunk.tool_calls]
+            assert text == "" and {delta.index for delta in deltas} == {0}
+            assert "".join(delta.name for delta in deltas) == "get_weather" and deltas[0].id
+            arguments = json.loads("".join(delta.arguments for delta in deltas))
+            assert arguments["city"] in ("Lisbon", "Porto")
+            usage = chunks[-1].usage
+            assert usage.finish == "tool_calls" and usage.answer_tokens > 0
+
+    def test_the_result_of_a_tool_goes_in_and_an_answer_comes_out(self, engine):
+        call = ToolCall("call_1", "get_weather", '{"city": "Lisbon"}')
+        messages = [
+            *WEATHER_QUESTION,
+            ChatMessage("assistant", "", tool_calls=(call,)),
+            ChatMessage("tool", "18 degrees and sunny", tool_call_id="call_1"),
+        ]
+        for tools in ((), (WEATHER,)):
+            options = Options(max_tokens=40, temperature=0.0, tools=tools)
+            text, chunks = asyncio.run(gather(engine, messages, options))
+            assert text.strip() and chunks[-1].usage.finish in ("stop", "length")
+
+    def test_a_picture_is_refused_by_a_model_without_eyes(self, engine):
+        messages = [ChatMessage("user", "What is this?", images=(PICTURE,))]
+        with pytest.raises(ModelError, match="cannot look at pictures") as caught:
+            asyncio.run(gather(engine, messages))
+        assert caught.value.reached == "no"
+
+    def test_extra_fields_go_along_and_change_nothing_that_we_said(self, engine):
+        plain, _ = asyncio.run(gather(engine))
+        theirs = {"model": "other", "messages": [], "prompt": "x", "stream": False, "n": 3}
+        theirs |= {"temperature": 2.0, "max_tokens": 1, "top_k": 1, "no_such_field": "x"}
+        options = Options(max_tokens=24, temperature=0.0, seed=7, extra=theirs)
+        text, chunks = asyncio.run(gather(engine, options=options))
+        assert text == plain and len(chunks) > 3
+
     def test_leaving_early_leaves_the_engine_usable(self, engine):
         async def leave_then_ask():
             stream = engine.stream(QUESTION, Options(max_tokens=200, temperature=0.0))
@@ -124,7 +174,8 @@ class EngineContract:
         assert first.strip() and second.strip()
 
     def test_any_script_goes_in(self, engine):
-        messages = [ChatMessage("user", "Olá, 你好, \u2028 مرحبا 👋🏽 <|im_end|> \\n \"'")]
+        strange = "Olá, 你好, \u2028 مرحبا 👋🏽 <|im_end|> \\n \"' \x00 and half an emoji: \ud83d"
+        messages = [ChatMessage("user", strange)]
         _, chunks = asyncio.run(gather(engine, messages))
         assert chunks[-1].usage is not None
 
@@ -154,6 +205,12 @@ class TestEchoEngine(EngineContract):
         assert text.startswith("This is the echo engine, without a model.")
         assert "[2026-03-02, said by them, openclaw] We chose the heat pump" in text
         assert "Which heat pump" not in text
+
+    def test_a_picture_is_refused_by_a_model_without_eyes(self, engine):
+        """It says that there was one: nothing is lost in silence."""
+        messages = [ChatMessage("user", "What is this?", images=(PICTURE,))]
+        text, _ = asyncio.run(gather(engine, messages, Options()))
+        assert text.endswith("only: What is this? (and 1 picture)")
 
     def test_without_notes_it_repeats_the_question(self, engine):
         text, _ = asyncio.run(gather(engine, [ChatMessage("user", "Who am I?")], Options()))
@@ -185,6 +242,26 @@ class TestLlamaCppEngine(EngineContract):
     def _close(self, engine):
         yield
 
+    def test_line_separators_inside_a_piece_stay_inside(self, engine):
+        options = Options(max_tokens=20, extra={"grammar": 'root ::= "a\u2028b\u0085c"'})
+        text, _ = asyncio.run(gather(engine, options=options))
+        assert text == "a\u2028b\u0085c"
+
+    def test_it_calls_tools_in_the_middle_of_a_conversation_of_text(self, engine):
+        """The text of an answer is passed on without the JSON that it is wrapped in."""
+        options = Options(max_tokens=40, temperature=0.0, tools=(WEATHER,))
+        text, chunks = asyncio.run(gather(engine, WEATHER_QUESTION, options))
+        called = any(chunk.tool_calls for chunk in chunks)
+        assert called or (text.strip() and "response" not in text and len(chunks) > 3)
+
+    def test_a_tool_whose_schema_is_none_is_refused_in_words(self, engine):
+        broken = {"type": "object", "properties": {"city": {"type": "no such type"}}}
+        tool = {"type": "function", "function": {"name": "f", "parameters": broken}}
+        with pytest.raises(ModelError) as caught:
+            options = Options(max_tokens=9, tools=(tool,), tool_choice="required")
+            asyncio.run(gather(engine, WEATHER_QUESTION, options))
+        assert caught.value.reached == "no" and "refused the request" in caught.value.message
+
 
 @pytest.mark.model
 class TestOpenAIEngineOnLlamaCpp(EngineContract):
@@ -198,6 +275,12 @@ class TestOpenAIEngineOnLlamaCpp(EngineContract):
 
     def test_tokens_are_counted_by_the_servers_own_tokenizer(self, engine):
         assert engine.count_tokens("hello world") == 2
+
+    def test_a_tool_that_must_be_called_is_called(self, engine):
+        """This server passes tools over where the model's template knows none; see the wire."""
+        options = Options(max_tokens=8, tools=(WEATHER,), tool_choice="required")
+        _, chunks = asyncio.run(gather(engine, WEATHER_QUESTION, options))
+        assert chunks[-1].usage.finish == "length"
 
     def test_the_model_is_named_as_the_server_names_it(self, engine):
         _, chunks = asyncio.run(gather(engine))
@@ -255,6 +338,59 @@ class TestOllamaEngineOnTheFixture(EngineContract):
         thought, _ = asyncio.run(gather(engine, options=options))
         assert plain.endswith(thought) and len(thought) < len(plain)
 
+    def test_what_it_thinks_comes_as_reasoning(self, engine, ollama):
+        ollama[1].thinkers.add("smollm2")
+        options = Options(max_tokens=24, temperature=0.0, seed=7, think=True)
+        text, chunks = asyncio.run(gather(engine, options=options))
+        thought = "".join(chunk.reasoning for chunk in chunks)
+        assert thought and thought not in text
+
+    def test_options_of_openai_are_sent_under_ollamas_names(self, engine, ollama):
+        extra = {
+            "top_k": 5,
+            "min_p": 0.1,
+            "presence_penalty": 0.5,
+            "frequency_penalty": 1,
+            "repetition_penalty": 1.1,
+            "mirostat": 0,
+            "num_ctx": 8192,
+            "logit_bias": {"1": 2},
+            "typical_p": "wrong",
+        }
+        asyncio.run(gather(engine, options=Options(max_tokens=4, extra=extra)))
+        sent = ollama[1].asked[-1][1]["options"]
+        assert sent == {
+            "top_k": 5,
+            "min_p": 0.1,
+            "presence_penalty": 0.5,
+            "frequency_penalty": 1,
+            "repeat_penalty": 1.1,
+            "mirostat": 0,
+            "num_ctx": 2048,
+            "num_predict": 4,
+        }
+
+    def test_pictures_are_sent_without_their_head(self, engine, ollama):
+        messages = [ChatMessage("user", "What is this?", images=(PICTURE,))]
+        with pytest.raises(ModelError):
+            asyncio.run(gather(engine, messages))
+        sent = ollama[1].asked[-1][1]["messages"][0]
+        assert sent["images"] == [PICTURE.partition(",")[2]]
+        for url in ("https://example.org/a.png", "data:image/svg+xml,<svg/>"):
+            with pytest.raises(ModelError, match="takes pictures as data"):
+                asyncio.run(gather(engine, [ChatMessage("user", "?", images=(url,))]))
+
+    def test_tools_are_left_out_where_none_may_be_called(self, engine, ollama):
+        options = Options(max_tokens=4, tools=(WEATHER,), tool_choice="none")
+        asyncio.run(gather(engine, WEATHER_QUESTION, options))
+        assert "tools" not in ollama[1].asked[-1][1]
+
+    def test_the_result_of_a_tool_names_the_tool(self, engine, ollama):
+        self.test_the_result_of_a_tool_goes_in_and_an_answer_comes_out(engine)
+        _, called, result = ollama[1].asked[-1][1]["messages"]
+        assert called["tool_calls"][0]["function"]["arguments"] == {"city": "Lisbon"}
+        assert result["tool_name"] == "get_weather"
+
     def test_a_model_that_cannot_think_is_asked_again_without(self, ollama):
         engine = plugins.find("engines", "ollama")(model="smollm2", url=ollama[0], think=True)
         text, _ = asyncio.run(gather(engine))
@@ -293,337 +429,6 @@ class TestOllamaEngineOnARealOne(EngineContract):
         if problem := asyncio.run(engine.health()):
             pytest.skip(f"needs a running Ollama with a chat model: {problem}")
         return engine
-
-
-# --- what goes wrong on the wire -----------------------------------------------------------------
-
-KEY = "sk-secret-0123456789"
-
-
-def sse(*events: str) -> str:
-    return "".join(f"data: {event}\n\n" for event in events)
-
-
-def delta(text: str, **more) -> str:
-    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None, **more}
-    return json.dumps({"model": "m", "choices": [choice]}, ensure_ascii=False)
-
-
-def line(text: str, **more) -> str:
-    body = {"model": "m", "message": {"role": "assistant", "content": text}, "done": False, **more}
-    return json.dumps(body, ensure_ascii=False) + "\n"
-
-
-class WireFaults:
-    """The same faults for every protocol; a subclass brings the words of its own."""
-
-    name: str
-    kind: str  # the content type of a stream
-    text: str  # a piece that says "Hello "
-    end: str  # the end of a good stream
-    wide: str  # a good piece with U+2028 and U+0085 in it
-    bad_pieces: tuple[str, ...]
-    late_error: str
-
-    def engine(self, url: str, **more):
-        return plugins.find("engines", self.name)(
-            model="m", url=url, api_key=KEY, **{"timeout_seconds": 1.0, **more}
-        )
-
-    def ask(self, serve, caplog=None, **more) -> tuple[str, KnowmeError | None]:
-        """Return what arrived and the error that ended it."""
-
-        async def run():
-            engine = self.engine(server.url, **more)
-            got, error = [], None
-            try:
-                async for chunk in engine.stream(QUESTION, Options()):
-                    got.append(chunk.text)
-            except KnowmeError as caught:
-                error = caught
-            await engine.aclose()
-            return "".join(got), error
-
-        with servers.serving(serve) as server:
-            text, error = asyncio.run(run())
-        assert KEY not in f"{error!r} {error} {getattr(error, '__cause__', '')}"
-        return text, error
-
-    def stream(self, *pieces: str, cut: bool = False, stall: float = 0.0):
-        def serve(call: servers.Handler) -> None:
-            call.start_stream(self.kind)
-            for piece in pieces:
-                call.piece(piece)
-            if stall:
-                time.sleep(stall)
-            call.cut() if cut else call.end_stream()
-
-        return serve
-
-    def fails(self, status: int, body, headers=None):
-        return lambda call: call.reply(status, body, headers)
-
-    def test_a_refused_connection_says_where_and_what_to_start(self):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        engine = self.engine(url)
-        with pytest.raises(ModelDownError, match=f"{url} refused the connection") as caught:
-            asyncio.run(gather(engine))
-        assert "Start it" in caught.value.hint
-        assert url in asyncio.run(engine.health())
-
-    def test_a_host_that_does_not_exist_is_down(self):
-        with pytest.raises(ModelDownError, match=r"nowhere\.invalid"):
-            asyncio.run(gather(self.engine("http://nowhere.invalid:1")))
-
-    def test_silence_between_two_pieces_ends_the_answer(self):
-        text, error = self.ask(self.stream(self.text, stall=2.0), timeout_seconds=0.3)
-        assert text == "Hello " and isinstance(error, ModelDownError)
-        assert "nothing for 0.3 seconds" in error.message
-
-    def test_a_stream_that_is_cut_is_an_error_and_not_a_short_answer(self):
-        for cut in (True, False):
-            text, error = self.ask(self.stream(self.text, self.text, cut=cut))
-            assert text == "Hello Hello " and isinstance(error, ModelDownError)
-            assert "broke off" in error.message
-
-    def test_what_is_not_of_the_protocol_is_refused_with_its_words(self):
-        for bad in self.bad_pieces:
-            text, error = self.ask(self.stream(self.text, bad, self.end))
-            assert text == "Hello " and isinstance(error, ModelDownError), bad
-            assert "unexpected" in error.message
-
-    def test_bytes_that_are_not_text_are_refused(self):
-        def serve(call):
-            call.start_stream(self.kind)
-            call.piece(b"data: {\xff\xfe\n")
-            call.end_stream()
-
-        assert isinstance(self.ask(serve)[1], ModelDownError)
-
-    def test_an_error_in_the_middle_is_told(self):
-        text, error = self.ask(self.stream(self.text, self.late_error))
-        assert text == "Hello " and isinstance(error, ModelDownError)
-        assert "out of memory" in error.message
-
-    def test_an_empty_answer_is_an_answer(self):
-        text, error = self.ask(self.stream(self.end))
-        assert (text, error) == ("", None)
-
-    def test_line_separators_inside_a_piece_stay_inside(self):
-        text, error = self.ask(self.stream(self.wide, self.end))
-        assert (text, error) == ("a\u2028b\u0085c", None)
-
-    def test_pieces_may_be_cut_anywhere(self):
-        def serve(call):
-            call.start_stream(self.kind)
-            for byte in (self.wide + self.text + self.end).encode():
-                call.piece(bytes([byte]))
-            call.end_stream()
-
-        assert self.ask(serve) == ("a\u2028b\u0085cHello ", None)
-
-    def test_a_server_error_carries_its_words(self):
-        _, error = self.ask(self.fails(500, {"error": "llama runner has terminated"}))
-        assert isinstance(error, ModelDownError)
-        assert "(500)" in error.message and "llama runner has terminated" in error.message
-
-    def test_a_page_of_html_is_cut_short(self):
-        _, error = self.ask(self.fails(502, "<html>" + "x" * 5000))
-        assert isinstance(error, ModelDownError) and len(str(error)) < 600
-
-    def test_too_many_requests_says_how_long_to_wait(self):
-        _, error = self.ask(self.fails(429, {"error": "slow down"}, {"Retry-After": "17"}))
-        assert isinstance(error, ModelDownError) and "17 seconds" in error.hint
-
-    def test_a_request_that_is_refused_carries_the_reason(self):
-        _, error = self.ask(self.fails(400, {"error": "messages are empty"}))
-        assert isinstance(error, ModelError) and "messages are empty" in error.message
-
-    def test_a_redirect_is_not_followed(self):
-        other = []
-        with servers.serving(lambda call: other.append(call.path)) as elsewhere:
-            _, error = self.ask(self.fails(307, "", {"Location": elsewhere.url}))
-        assert isinstance(error, ModelDownError) and other == []
-
-    def test_no_proxy_stands_between_us_and_this_machine(self, monkeypatch):
-        for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
-            monkeypatch.setenv(name, "http://127.0.0.1:9")
-        assert self.ask(self.stream(self.text, self.end)) == ("Hello ", None)
-
-    def test_leaving_early_closes_the_connection(self):
-        gone = threading.Event()
-
-        def serve(call):
-            call.start_stream(self.kind)
-            try:
-                for _ in range(500):
-                    call.piece(self.text)
-                    time.sleep(0.01)
-            except OSError:
-                gone.set()
-                raise
-
-        async def leave(url):
-            stream = self.engine(url).stream(QUESTION, Options())
-            await anext(stream)
-            await stream.aclose()
-
-        with servers.serving(serve) as server:
-            asyncio.run(leave(server.url))
-            assert gone.wait(5)
-
-    def test_a_cancelled_task_closes_the_connection(self):
-        gone = threading.Event()
-
-        def serve(call):
-            call.start_stream(self.kind)
-            try:
-                for _ in range(500):
-                    call.piece(self.text)
-                    time.sleep(0.01)
-            except OSError:
-                gone.set()
-                raise
-
-        async def cancel(url):
-            task = asyncio.create_task(gather(self.engine(url)))
-            await asyncio.sleep(0.1)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-
-        with servers.serving(serve) as server:
-            asyncio.run(cancel(server.url))
-            assert gone.wait(5)
-
-    @pytest.mark.parametrize("url", ["localhost:11434", "ftp://x/v1", "http://", "http://u:p@h/v1"])
-    def test_an_address_that_cannot_be_one_is_refused_at_once(self, url):
-        with pytest.raises(ConfigError, match=r"engine\.url"):
-            self.engine(url)
-
-    def test_only_this_machines_own_addresses_are_local(self):
-        for url in ("http://127.0.0.1:1", "http://localhost:1/v1", "http://[::1]:1"):
-            assert self.engine(url).local is True
-        for url in ("https://api.example.com/v1", "http://192.168.1.5:11434", "http://10.0.0.1"):
-            assert self.engine(url).local is False
-
-
-class TestOllamaFaults(WireFaults):
-    name = "ollama"
-    kind = "application/x-ndjson"
-    text = line("Hello ")
-    end = line("", done=True, done_reason="stop", prompt_eval_count=3, eval_count=1)
-    wide = line("a\u2028b\u0085c")
-    bad_pieces = ("{not json}\n", "[]\n", '"x"\n', '{"message": "x"}\n')
-    late_error = '{"error": "out of memory"}\n'
-
-    def test_a_server_that_is_not_ollama_is_told_apart_from_a_missing_model(self):
-        _, error = self.ask(self.fails(404, "404 page not found"))
-        assert isinstance(error, ModelDownError) and "not Ollama" in error.message
-        _, error = self.ask(self.fails(404, {"error": 'model "m" not found'}))
-        assert isinstance(error, ModelMissingError)
-
-
-class TestOpenAIFaults(WireFaults):
-    name = "openai"
-    kind = "text/event-stream"
-    text = sse(delta("Hello "))
-    end = sse(delta("", finish_reason="stop"), "[DONE]")
-    wide = ": a comment\n\n" + sse(delta("a\u2028b\u0085c"))
-    bad_pieces = (
-        sse("{not json}"),
-        sse("[]"),
-        sse('"x"'),
-        sse('{"choices": "x"}'),
-        sse('{"choices": [{"delta": "x"}]}'),
-    )
-    late_error = sse('{"error": {"code": 500, "message": "out of memory"}}')
-
-    def test_llama_cpps_own_form_of_a_late_error_is_read(self):
-        late = 'error: {"code": 500, "message": "out of memory"}\n\n'
-        _, error = self.ask(self.stream(self.text, late))
-        assert isinstance(error, ModelDownError) and "out of memory" in error.message
-
-    def test_a_missing_model_names_what_there_is(self):
-        def serve(call):
-            if call.path == "/models":
-                call.reply(200, {"data": [{"id": "llama"}, {"id": "qwen"}]})
-            else:
-                call.reply(404, {"error": {"message": "The model `m` does not exist"}})
-
-        _, error = self.ask(serve)
-        assert isinstance(error, ModelMissingError)
-        assert "does not exist" in error.message and "llama, qwen" in error.message
-
-    @pytest.mark.parametrize("status", [401, 403])
-    def test_a_refused_key_is_never_shown(self, status, caplog):
-        caplog.set_level(logging.DEBUG)
-        body = {"error": {"message": f"Incorrect API key provided: {KEY}."}}
-        _, error = self.ask(self.fails(status, body))
-        assert isinstance(error, ModelDownError) and "KNOWME_ENGINE_API_KEY" in error.hint
-        assert "***" in error.message
-        assert KEY not in caplog.text
-
-    def test_the_key_is_sent_as_a_bearer_token(self):
-        seen = []
-
-        def serve(call):
-            seen.append(call.headers.get("authorization"))
-            self.stream(self.text, self.end)(call)
-
-        self.ask(serve)
-        assert seen == [f"Bearer {KEY}"]
-
-    def test_a_prompt_beyond_the_window_names_the_setting(self):
-        body = {"error": {"message": "This model's maximum context length is 4096 tokens"}}
-        _, error = self.ask(self.fails(400, body))
-        assert isinstance(error, ModelError) and "engine.context_tokens" in error.hint
-
-    def test_parameters_that_a_server_does_not_know_are_renamed_or_left_out_and_remembered(self):
-        seen = []
-
-        def serve(call):
-            seen.append(call.json)
-            for name, instead in (("max_tokens", "max_completion_tokens"), ("temperature", "")):
-                if name in call.json:
-                    use = f" Use '{instead}' instead." if instead else " Only 1 is supported."
-                    said = f"Unsupported parameter: '{name}'.{use}"
-                    return call.reply(400, {"error": {"message": said}})
-            self.stream(self.text, self.end)(call)
-
-        async def twice(url):
-            engine = self.engine(url)
-            return [(await gather(engine))[0] for _ in range(2)]
-
-        with servers.serving(serve) as server:
-            assert asyncio.run(twice(server.url)) == ["Hello ", "Hello "]
-        assert len(seen) == 4
-        assert seen[-1]["max_completion_tokens"] == 24
-        assert "temperature" not in seen[-1] and seen[-1]["seed"] == 7
-
-    def test_a_server_that_does_not_count_is_counted_for(self):
-        async def run(url):
-            return (await gather(self.engine(url)))[1][-1].usage
-
-        with servers.serving(self.stream(self.text, self.end)) as server:
-            usage = asyncio.run(run(server.url))
-        assert usage.prompt_tokens > 20 and usage.answer_tokens == 2
-
-    def test_a_server_elsewhere_needs_a_models_name(self):
-        with pytest.raises(ConfigError, match=r"engine\.model is empty"):
-            plugins.find("engines", "openai")(url="https://api.example.com/v1")
-        with pytest.raises(ConfigError, match=r"engine\.url is empty"):
-            plugins.find("engines", "openai")(model="m")
-
-
-def test_an_estimate_is_never_far_below_the_truth_in_any_script():
-    assert wire.estimate_tokens("") == 0
-    assert wire.estimate_tokens("a") == 1
-    assert wire.estimate_tokens("x" * 36) == 10
-    assert wire.estimate_tokens("热泵") == 2
-    assert wire.estimate_tokens("👋") == 1
 
 
 def test_no_engine_is_imported_by_listing_them_and_httpx_only_when_one_asks():

@@ -1,0 +1,237 @@
+"""steer(): gathers what the router must know of one message, and lets it choose.
+
+The message's way: its directive -> its conversation -> recall -> its vector and what it is about ->
+what the stronger model would gain and cost -> ``route.choose``, which is pure.
+
+Promises: no model is asked (but for the embedding, and for ``routing.classifier: model``); a
+message that can only go to one model costs no more than recall.
+Refuses to know: how the router weighs, what a prompt looks like.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from knowme import egress, feedback, sessions
+from knowme.db import rows
+from knowme.errors import InputError, NotFoundError
+from knowme.gain import features
+from knowme.home import Home
+from knowme.intents import classify
+from knowme.privacy import leave
+from knowme.questions import is_small_talk
+from knowme.redact import secrets_in
+from knowme.route import Budget, Learned, Message, Recall, choose, directive
+from knowme.times import now_ms, zone
+from knowme.turn import Asked, Turn
+from knowme.types import Hit, ModelState, Query, Route, Usage
+from knowme.wire import estimate_tokens
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from knowme.sessions import Session
+
+SOURCE = "knowme"
+UNTRUSTED = "untrusted"
+"""What a source marks as neither the person's nor their assistant's: searched, never prompted."""
+USUAL_ANSWER_TOKENS = 256
+"""What an answer is expected to take, where its price is weighed before it is there."""
+
+
+def steer(home: Home, asked: Asked, conversation: str) -> Turn:
+    """Return the turn with everything that is known of it before a model is asked."""
+    asked, replaces = _again(home, asked, conversation)
+    settings = home.settings
+    question, target = directive(asked.question, _names(home))
+    if not question.strip() and not asked.images and target:  # "/cloud" alone: the last one again
+        raise InputError(f"{asked.question.strip()} alone asks nothing.", "Add your question.")
+    session = _session(home, asked, conversation)
+    hits = _recall(home, replace(asked, question=question), session)
+    threshold = settings.ask.threshold
+    if threshold < 0:
+        threshold = home.threshold()
+    relevance = max((hit.score for hit in hits), default=0.0)
+    known = relevance >= threshold
+    vector = home.query_vector(question) if question.strip() else None
+    intent = classify(
+        question, vector if home.reads_minilm() else None,
+        relevance=relevance, threshold=threshold, known=known,
+    )  # fmt: skip
+    turn = Turn(
+        asked, question, conversation, now_ms(), session, hits, known, relevance, threshold,
+        intent, Route("", "", 0.0), {state.role: state for state in home.models.states()},
+        vector=vector, replaces=replaces,
+    )  # fmt: skip
+    turn.route = _route(home, turn)
+    return turn
+
+
+def _names(home: Home) -> dict[str, str]:
+    """Return each role with its model's name."""
+    return {state.role: state.model for state in home.models.states()}
+
+
+def _again(home: Home, asked: Asked, conversation: str) -> tuple[Asked, int | None]:
+    """Return what is asked again and the receipt that it replaces, where nothing new is asked."""
+    if not asked.again:
+        return asked, None
+    with home.db.read() as conn:
+        found = rows(
+            conn,
+            "SELECT a.id, q.text FROM answers a JOIN messages q ON q.id = a.question_id"
+            " JOIN conversations c ON c.id = a.conversation_id"
+            " WHERE c.source = ? AND c.external_id = ? ORDER BY a.id DESC LIMIT 1",
+            (SOURCE, conversation),
+        )
+    if not found:
+        raise NotFoundError("There is no question to ask again.", "Ask one first.")
+    receipt_id, text = found[0]
+    if asked.again == "retry_cloud" and not asked.model:
+        text = f"/cloud {directive(text, _names(home))[0]}"
+    return replace(asked, question=text), int(receipt_id)
+
+
+def _session(home: Home, asked: Asked, conversation: str) -> Session:
+    with home.db.read() as conn:
+        session = sessions.load(conn, conversation)
+    if asked.again and session.turns:  # the turn that is replaced is no longer in view
+        turns = list(session.turns)
+        while turns and turns[-1].role == "assistant":
+            turns.pop()
+        if turns and turns[-1].role == "user":
+            turns.pop()
+        session = replace(session, turns=tuple(turns))
+    return session
+
+
+def _recall(home: Home, asked: Asked, session: Session) -> list[Hit]:
+    if "recall" not in home.settings.context.strategies:
+        return []
+    if not asked.question.strip() or is_small_talk(asked.question):  # nothing to look for
+        return []
+    hits = home.search(
+        Query(
+            asked.question,
+            top_k=asked.top_k or home.settings.search.top_k,
+            now_ms=asked.now_ms,
+            since_ms=asked.since_ms,
+            until_ms=asked.until_ms,
+            sources=asked.sources,
+            speakers=asked.speakers,
+            conversations=asked.conversations,
+        )
+    )
+    return [hit for hit in hits if hit.metadata.get("trust") != UNTRUSTED]
+
+
+def _route(home: Home, turn: Turn) -> Route:
+    asked, settings = turn.asked, home.settings
+    text = turn.asked.question
+    if asked.model:
+        text = f"@{home.models.find(asked.model)} {turn.question}"
+    message = Message(
+        text,
+        images=bool(asked.images),
+        tools=bool(asked.options.tools),
+        prompt_tokens=_prompt_tokens(home, turn),
+        answer_tokens=asked.max_tokens or USUAL_ANSWER_TOKENS,
+        secrets=secrets_in(turn.question),
+    )
+    recall = Recall(
+        turn.relevance, turn.threshold, turn.known,
+        tuple(sorted({hit.source for hit in turn.hits})),
+    )  # fmt: skip
+    budget = _budget(home)
+    return choose(
+        message,
+        recall,
+        tuple(turn.states.values()),
+        settings,
+        rules=home.rules,
+        intent=turn.intent,
+        learned=_learned(home, turn, message, budget),
+        budget=budget,
+        leave=leave(settings.privacy),
+        current=turn.session.model,
+        seed=seed(turn),
+    )
+
+
+def seed(turn: Turn) -> str:
+    """Return what a lot is drawn from: the same message at the same place draws the same one."""
+    place = f"{turn.conversation}\0{len(turn.session.turns)}\0{turn.asked.question}"
+    return hashlib.sha256(place.encode("utf-8", "replace")).hexdigest()
+
+
+def _prompt_tokens(home: Home, turn: Turn) -> int:
+    """Estimate what a prompt of this message will take, before it is composed."""
+    asked, settings = turn.asked, home.settings
+    earlier = sum(estimate_tokens(each.content) for each in asked.turns or ())
+    if asked.turns is None:
+        earlier = min(
+            sum(estimate_tokens(each.text) for each in turn.session.turns),
+            settings.ask.history_tokens,
+        )
+    notes = min(sum(estimate_tokens(hit.text) for hit in turn.hits), settings.ask.recalled_tokens)
+    system = max(settings.ask.system_tokens, estimate_tokens(asked.system_prompt))
+    return earlier + notes + system + estimate_tokens(turn.question)
+
+
+def _budget(home: Home) -> Budget:
+    monthly = home.settings.routing.monthly_budget
+    tz = zone(home.settings.memory.timezone)
+    at_ms = now_ms()
+    with home.db.read() as conn:
+        spent = egress.spent(conn, egress.month_start_ms(at_ms, tz))
+    return Budget(spent, monthly, egress.month_elapsed(at_ms, tz))
+
+
+def _learned(home: Home, turn: Turn, message: Message, budget: Budget) -> Learned | None:
+    """Ask the learned model, where a remote one could be chosen at all."""
+    away = [state for state in turn.states.values() if not state.local and not state.down]
+    if not away or not home.settings.routing.learned:
+        return None
+    gain, turn.policy_id, turn.fingerprint = home.gain()
+    turn.features = features(turn.question)
+    mean, sd = gain.predict(turn.vector, turn.features)
+    if turn.policy_id is None:
+        weak, _ = gain.usual(turn.vector, turn.features)
+        mean = min(1.0, mean + weak * (1.0 - _strength(turn)))
+    price = feedback.lambda_of(
+        budget.spent, budget.monthly, budget.elapsed, home.settings.routing.worth
+    )
+    return Learned(mean, sd, price)
+
+
+def _strength(turn: Turn) -> float:
+    """Return in [0, 1] how much of the labels' weaker model the best local one is worth.
+
+    That model was a mixture of eight 7B ones of 2023; later models of 4B do as well, one of 100M
+    answers hardly anything. Between them by the logarithm of the size: a judgement, not fitted,
+    and only where nothing was learned of this person yet. 1 where nobody knows the size.
+    """
+    sizes = [each.parameters for each in turn.states.values() if each.local and not each.down]
+    if not sizes or not all(sizes):
+        return 1.0
+    return min(1.0, max(0.0, math.log(max(sizes) / 1e8) / math.log(4e9 / 1e8)))
+
+
+def cost_of(state: ModelState, usage: Usage) -> float:
+    """Return what a call cost, in the money of the model's prices."""
+    return (
+        usage.prompt_tokens * state.price_in + usage.answer_tokens * state.price_out
+    ) / 1_000_000
+
+
+def observation(turn: Turn) -> NDArray[Any] | None:
+    """Return what the learned router saw of the message: its vector, then its features."""
+    import numpy as np
+
+    if turn.features is None:
+        return None
+    parts = [turn.features] if turn.vector is None else [turn.vector, turn.features]
+    return np.concatenate(parts).astype(np.float32)
