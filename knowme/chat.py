@@ -119,6 +119,9 @@ class Talk:
         models = self.home.models
         if rest:
             self.role = "" if rest == "auto" else models.find(rest)
+        if len(models.roles) == 1:
+            say(answerer(self.home.engine.model, self.home.engine.name))
+            return
         for state in models.states():
             mark = "*" if state.role == (self.role or models.primary) else " "
             told = f"  {state.down}" if state.down else ""

@@ -341,9 +341,10 @@ SEAMS = {
     "indexes": "VectorIndex",
     "sources": "Source",
 }
+BESIDE = {"an engine that takes memory": "Resident", "what a backend's requests pass": "Gate"}
 ARGUMENTS = {
-    "engines": "every key of the section `engine` (docs/settings.md)",
-    "embedders": "every key of the section `embedder` (docs/settings.md)",
+    "engines": "every key of the section `engine` (docs/settings.md), `local`, `gate`",
+    "embedders": "every key of the section `embedder` (docs/settings.md), `gate`",
     "indexes": "`folder` (for derived files), `dims`, `fingerprint`",
     "sources": "`path`, `name`",
 }
@@ -364,13 +365,21 @@ def plugins_page() -> Iterator[str]:
             (f"`{name}`", f"`{target}`", _extra(kind, name)) for name, target in builtin.items()
         ]
         yield from _table(("Built in", "Where", "Extra"), rows)
-        for name, hint in seam.__annotations__.items():
-            yield f"- `{name}: {hint}`"
-        for name, method in vars(seam).items():
-            if inspect.isfunction(method) and not name.startswith("_"):
-                yield f"- `{_signature(name, method)}`"
-                yield textwrap.indent(_doc(method), "  ")
-        yield ""
+        yield from _members(seam)
+    for beside, name in BESIDE.items():
+        yield f"## {beside}: `{name}`\n"
+        yield f"{_doc(getattr(seams, name))}\n"
+        yield from _members(getattr(seams, name))
+
+
+def _members(seam: Any) -> Iterator[str]:
+    for name, hint in getattr(seam, "__annotations__", {}).items():
+        yield f"- `{name}: {hint}`"
+    for name, method in vars(seam).items():
+        if inspect.isfunction(method) and not name.startswith("_"):
+            yield f"- `{_signature(name, method)}`"
+            yield textwrap.indent(_doc(method), "  ")
+    yield ""
 
 
 def _extra(kind: str, name: str) -> str:

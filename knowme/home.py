@@ -134,7 +134,8 @@ class Home:
         from knowme.rules import compile_rules
 
         models = {state.role: state.model for state in self.models.states()}
-        return compile_rules(self.settings.routing.rules, models)
+        known = models if self.settings.models else None  # with one model the router says so
+        return compile_rules(self.settings.routing.rules, known)
 
     @cached_property
     def workspace(self) -> Workspace:

@@ -643,7 +643,7 @@ def _build(order: Mapping[str, Any]) -> Any:
     params.api_keys = [order["key"]]
     params.ui = False
     params.endpoint_slots = True
-    params.n_threads_http = 32  # a connection kept open holds one
+    params.n_threads_http = 48  # each stream and each connection kept open holds one
     params.n_parallel = order["slots"]
     params.n_ctx = order["context_tokens"] * order["slots"]
     params.n_batch = params.n_ubatch = order["batch_tokens"]

@@ -193,8 +193,12 @@ def _system(
     # Where nothing of memory may leave, not even the name does.
     name = settings.name if policy is None or policy.policy("memory") != "deny" else ""
     ours = _instructions(turn.small, name, asked.now_ms, zone(settings.memory.timezone))
-    if not asked.client_system or turn.small:
+    if not asked.client_system:
         return ours, None
+    if turn.small:
+        reason = "a very small model reads the recalled notes and nothing else"
+        gone = Dropped("the client's instructions", count(asked.client_system), reason)
+        return ours, Reduced("", (gone,))
     if policy is not None and not policy.may("files"):
         reason = "may not leave this machine (privacy.files: deny)"
         gone = Dropped("the client's instructions", count(asked.client_system), reason)

@@ -219,7 +219,7 @@ class RoutingSettings:
         5.0, "What remote models may cost a month, in the money of their prices", minimum=0.0
     )
     worth: float = setting(
-        0.02,
+        0.05,
         "What an answer that is right instead of wrong is worth to you, in the money of the prices",
         minimum=0.0,
     )

@@ -295,7 +295,7 @@ def test_a_damaged_database_is_named_with_the_mend(tmp_path):
     store.write(lambda conn: [put(conn, n, 3000) for n in range(300)])
     store.close()
     with path.open("r+b") as file:
-        file.seek(40 * 4096)
+        file.seek(90 * 4096)  # beyond the tables of the schema
         file.write(os.urandom(200 * 4096))
     store = Database(path)
     with pytest.raises(StoreError, match="damaged"), store.read() as conn:

@@ -516,6 +516,42 @@ def test_threads_are_what_is_free(monkeypatch):
         assert llama.choose_threads() == wanted
 
 
+def test_models_that_are_loaded_together_share_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    for cores, wanted in [(2, 1), (4, 2), (8, 4), (16, 8)]:
+        monkeypatch.setattr(llama, "_physical_cores", lambda cores=cores: cores)
+        assert llama.choose_threads(beside=1) == wanted
+    assert llama.choose_threads(3, beside=2) == 3
+
+
+def test_a_worker_that_still_loads_can_be_ended(tmp_path, monkeypatch):
+    slow = tmp_path / "python"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")  # a model that takes a minute to load
+    slow.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(slow))
+    model = tmp_path / "tiny.gguf"
+    model.write_bytes(b"GGUF" + (3).to_bytes(4, "little") + bytes(16))
+    worker = llama.Worker(llama.Spec(path=model))
+    told = []
+
+    def load():
+        try:
+            worker.address()
+        except ModelDownError as error:
+            told.append(str(error))
+
+    loading = threading.Thread(target=load)
+    loading.start()
+    until = time.monotonic() + 10
+    while worker.pid is None:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    worker.close()
+    loading.join(10)
+    assert not loading.is_alive() and worker.pid is None
+    assert told == ["The model tiny.gguf was unloaded while it was loading. Ask again."]
+
+
 def test_a_model_larger_than_what_is_free_is_refused(tmp_path, monkeypatch):
     model = tmp_path / "large.gguf"
     model.write_bytes(b"GGUF" + (3).to_bytes(4, "little") + bytes(16))

@@ -346,16 +346,31 @@ def test_a_model_that_is_not_sure_of_its_answer_passes_the_question_on(tmp_path)
     with (
         model_server(["Hm."], ['{"good": false}'], model="near-7b") as own,
         model_server(["Surely."]) as cloud,
-        home_of(
-            tmp_path / "home", models={"primary": near(own), "cloud": remote(cloud)},
-            routing={"uncertain": "check", "worth": 1000.0},
-        ) as home,
-    ):  # fmt: skip
-        feedback_free = preview(home, Asked(KNOTS)).route
-        if not feedback_free.check:
-            pytest.skip("this question is no near tie for the shipped router")
-        done = run(home, KNOTS)[-1]
+    ):
+        models = {"primary": near(own), "cloud": remote(cloud)}
+        with home_of(tmp_path / "first", models=models) as home:
+            seen = preview(home, Asked(KNOTS)).route
+        assert seen.gain is not None and seen.cost is not None and seen.gain > 0
+        tie = {"uncertain": "check", "worth": seen.cost / seen.gain}  # the price is the gain
+        with home_of(tmp_path / "home", models=models, routing=tie) as home:
+            done = run(home, KNOTS)[-1]
+            calls = [(call["purpose"], call["role"]) for call in why(home)["calls"]]
     assert done.role == "cloud" and done.answer == "Surely."
+    assert calls == [("answer", "primary"), ("check", "primary"), ("answer", "cloud")]
+
+
+def test_a_model_that_stands_by_its_answer_is_believed(tmp_path):
+    with (
+        model_server(["Thus."], ['{"good": true}'], model="near-7b") as own,
+        model_server(["Surely."]) as cloud,
+    ):
+        models = {"primary": near(own), "cloud": remote(cloud)}
+        with home_of(tmp_path / "first", models=models) as home:
+            seen = preview(home, Asked(KNOTS)).route
+        tie = {"uncertain": "check", "worth": seen.cost / seen.gain}
+        with home_of(tmp_path / "home", models=models, routing=tie) as home:
+            assert run(home, KNOTS)[-1].answer == "Thus."
+    assert not cloud.asked
 
 
 # --- programs that drive it ---------------------------------------------------------------------

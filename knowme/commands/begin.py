@@ -190,7 +190,7 @@ def guess_kind(path: Path) -> str:
 
 @chapter("models", first="list")
 def models() -> None:
-    """The models on this machine: list, pull, rm; roles: those that answer.
+    """Models: those on this machine, and the roles that answer.
 
     Alone it lists.
     """

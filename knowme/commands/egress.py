@@ -45,7 +45,7 @@ def egress_list(
     conversation: str,
     as_json: bool,
 ) -> None:
-    """List what left this machine, the newest first, with sums by destination."""
+    """List what left this machine, newest first, with sums."""
     from knowme import egress as ledger
     from knowme.times import zone
 

@@ -54,6 +54,7 @@ PREFLIGHT = {
     "access-control-max-age": "600",
 }
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
+_EXTRA = re.compile(r"x-[a-z0-9-]{1,60}")
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
@@ -146,7 +147,8 @@ class Guard:
             self._check_origin(scope, headers)
             if sharing and scope["method"] == "OPTIONS":
                 # A preflight carries no token; it only asks what it may send.
-                await Response(status_code=204, headers=PREFLIGHT)(scope, receive, guarded_send)
+                answer = Response(status_code=204, headers=_preflight(headers))
+                await answer(scope, receive, guarded_send)
                 return
             self._check_token(scope, headers)
             await self.app(scope, self._counted(headers, receive), guarded_send)
@@ -245,6 +247,14 @@ class Guard:
             f"The body is larger than {self._max_body / 2**20:g} MB.",
             "Send it in parts, or raise service.max_body_mb in config.yaml.",
         )
+
+
+def _preflight(headers: Headers) -> dict[str, str]:
+    """Return what a page of the allow-list may send: beside ours, its client's own x- headers."""
+    asked = headers.get("access-control-request-headers", "").lower().split(",")
+    own = [name for name in map(str.strip, asked) if _EXTRA.fullmatch(name)][:32]
+    allowed = ", ".join([PREFLIGHT["access-control-allow-headers"], *own])
+    return {**PREFLIGHT, "access-control-allow-headers": allowed}
 
 
 def _is_wildcard(host: str) -> bool:

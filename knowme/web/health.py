@@ -19,6 +19,7 @@ import knowme
 from knowme.db import value
 from knowme.errors import KnowmeError
 from knowme.home import Home
+from knowme.net import is_loopback
 from knowme.types import Query
 from knowme.web.lanes import Lane
 
@@ -100,7 +101,14 @@ class Health:
 
     async def _look_engine(self) -> None:
         await self._look("engine", self._built_engine)
-        if self._checks["engine"][0] == "ok":
+        if self._checks["engine"][0] != "ok":
+            return
+        if not self._home.engine.local:  # asking it how it is would be a request that leaves
+            primary = self._home.models.primary
+            down = next(s.down for s in self._home.models.states() if s.role == primary)
+            if down:
+                self._checks["engine"] = ("down", down)
+        else:
             try:
                 told = await asyncio.wait_for(self._home.engine.health(), PATIENCE_SECONDS)
             except TimeoutError:
@@ -129,10 +137,19 @@ class Health:
         embedder = self._home.embedder
         if embedder is None:
             return "absent", "Only words are searched (embedder.kind: none)."
+        if self._embeds_away():
+            return "ok", "on another machine, asked only when there is something to embed"
         embedder.embed(["Are you there?"], "query")
         return "ok", f"{embedder.fingerprint}, {embedder.dims} dimensions"
 
+    def _embeds_away(self) -> bool:
+        """Tell whether an embedding leaves this machine: then none is made to see if it works."""
+        url = self._home.settings.embedder.url
+        return bool(url) and not is_loopback(url)
+
     def _search(self) -> Check:
+        if self._embeds_away():
+            return self._index()
         # A whole one: it loads the index, the pages of the word index, and what they need.
         self._home.search(Query("Are you there?", top_k=1))
         return self._index()
