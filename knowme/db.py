@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
@@ -110,12 +111,7 @@ class Database:
 
     def _writer(self, opened: Future[None]) -> None:
         try:
-            conn = connect(self.path, durability=self._durability)
-            try:
-                schema.migrate(conn)
-            except BaseException:
-                conn.close()
-                raise
+            conn = self._open()
         except apsw.Error as error:
             opened.set_exception(wrap(error, self.path))
             return
@@ -138,6 +134,30 @@ class Database:
         with suppress(apsw.Error):
             conn.execute("PRAGMA optimize")
         conn.close()
+
+    def _open(self) -> apsw.Connection:
+        """Connect and migrate.
+
+        SQLite does not wait where two processes turn a file to WAL, or one recovers what another
+        left while it closes: it says busy at once. So we wait.
+        """
+        until = time.monotonic() + BUSY_MS / 1000
+        while True:
+            conn: apsw.Connection | None = None
+            try:
+                conn = connect(self.path, durability=self._durability)
+                schema.migrate(conn)
+                return conn
+            except (apsw.BusyError, apsw.LockedError):
+                if conn is not None:
+                    conn.close()
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(0.05)
+            except BaseException:
+                if conn is not None:
+                    conn.close()
+                raise
 
     @staticmethod
     def _transact(conn: apsw.Connection, fn: Callable[[apsw.Connection], T]) -> T:
