@@ -259,12 +259,14 @@ def messages(conn: apsw.Connection, ids: Iterable[int]) -> dict[int, Message]:
     return {row[0]: _message(row) for row in rows}
 
 
-def last_messages(conn: apsw.Connection, conversation_id: int, limit: int) -> list[Message]:
-    """Return the newest ``limit`` current messages of a conversation, oldest first."""
+def last_messages(
+    conn: apsw.Connection, conversation_id: int, limit: int, after_seq: int = -(1 << 62)
+) -> list[Message]:
+    """Return the newest ``limit`` current messages after a place, oldest first."""
     rows = conn.execute(
         f"SELECT {_COLUMNS} FROM messages WHERE conversation_id = ? AND retired_ms IS NULL"
-        " ORDER BY seq DESC, id DESC LIMIT ?",
-        (conversation_id, limit),
+        " AND seq > ? ORDER BY seq DESC, id DESC LIMIT ?",
+        (conversation_id, after_seq, limit),
     )
     return [_message(row) for row in rows][::-1]
 

@@ -28,7 +28,17 @@ from knowme.quotes import quote_lead, supported
 from knowme.receipts import rate, why
 from knowme.times import now_ms
 from knowme.turn import Asked, Call, Delta, Done, Event, Started, Switched, Turn
-from knowme.types import ChatMessage, Chunk, Dropped, Options, Route, ToolCall, ToolDelta, Usage
+from knowme.types import (
+    ChatMessage,
+    Chunk,
+    Dropped,
+    ModelState,
+    Options,
+    Route,
+    ToolCall,
+    ToolDelta,
+    Usage,
+)
 from knowme.words import content_words, sentences
 
 if TYPE_CHECKING:
@@ -71,13 +81,11 @@ async def ask(home: Home, asked: Asked) -> AsyncIterator[Event]:
             took = (time.perf_counter() - began) * 1000
             if state != "done":  # the asker is gone: nobody waits, an await could be cancelled
                 home.db.write(lambda conn: receipts.store(conn, home, turn, state, took))
-        receipt_id = await asyncio.to_thread(
-            home.db.write, lambda conn: receipts.store(conn, home, turn, state, took)
-        )
+        receipt_id = await asyncio.to_thread(receipts.keep, home, turn, took)
         usage = turn.usage or Usage(model=turn.model, total_ms=took)
         yield Done(
             turn.answer, usage, receipt_id, turn.known, turn.role, turn.model, turn.cost,
-            tuple(turn.tool_calls),
+            tuple(turn.tool_calls), () if turn.context is None else tuple(turn.context.used),
         )  # fmt: skip
 
 
@@ -125,6 +133,11 @@ async def _answered(home: Home, turn: Turn) -> AsyncGenerator[Event, None]:
             f"No model may answer this. {waiting[0]}: {told}",
             "Add a model of this machine, or change what may leave: knowme config show",
         )
+    if turn.asked.images and not turn.states[waiting[0]].images:
+        raise InputError(
+            "No model here can look at pictures.",
+            "Name one that can: knowme config set models.vision.model NAME, and images: true",
+        )
     while True:
         role, began = waiting.pop(0), time.monotonic()
         try:
@@ -142,11 +155,8 @@ async def _answered(home: Home, turn: Turn) -> AsyncGenerator[Event, None]:
         await asyncio.sleep(pause)
         shown = bool(turn.answer or turn.tool_calls)
         turn.forget_attempt()
-        turn.stage = "fallback"
-        if waiting[0] == role:
-            turn.note = ""
-        elif not turn.begun:
-            turn.note = reason
+        if waiting[0] != role:
+            turn.stage, turn.note = "fallback", reason
         if turn.begun and (shown or waiting[0] != role):
             follower = turn.states[waiting[0]]
             yield Switched(follower.role, follower.model, follower.engine, reason, shown)
@@ -162,14 +172,20 @@ def _after(
     """
     states = turn.states
     left = [name for name in waiting if name != role]
+    if isinstance(error, NotGoodEnoughError):
+        return [*left, role], 0.0  # where the stronger one cannot, a doubtful answer is one
     if error.reached != "no" and not states[role].local:
-        left = [name for name in left if states[name].local or not states[name].price_out]
+        left = [name for name in left if states[name].local or not _costs(states[name])]
     if once_more and states[role].local and type(error) is ModelDownError:
         return [role, *left], 0.0
     wait = error.retry_after
     if not left and once_more and error.reached == "no" and wait is not None:
         return ([role], wait) if wait <= PATIENCE_SECONDS else ([], 0.0)
     return left, 0.0
+
+
+def _costs(state: ModelState) -> bool:
+    return bool(state.price_in or state.price_out)
 
 
 def _who(turn: Turn, role: str) -> str:
@@ -181,10 +197,12 @@ async def _attempt(home: Home, turn: Turn, role: str) -> AsyncGenerator[Event, N
     """Answer with one model. Raises ModelError when it cannot."""
     engine = await asyncio.to_thread(home.models.engine, role)
     turn.role, turn.engine, turn.local = role, engine.name, engine.local
+    turn.model = engine.model
     turn.stage = turn.stage or turn.route.stage
     said = await asyncio.to_thread(_without_a_model, home, turn, engine)
     if said:
-        yield _started(turn, engine)
+        if not turn.begun:
+            yield _started(turn, engine)
         turn.answer = said
         yield Delta(said)
         return
@@ -227,7 +245,7 @@ def _without_a_model(home: Home, turn: Turn, engine: Engine) -> str:
         return ""
     elif turn.small and not is_small_talk(turn.question):
         said = UNKNOWN if about_the_person(turn.question) else UNKNOWN_SMALL
-    elif about_the_person(turn.question) and _asks_memory(turn):
+    elif about_the_person(turn.question) and prompting.wants(turn) and _asks_memory(turn):
         said = UNKNOWN
     else:
         return ""
@@ -255,13 +273,18 @@ async def _pieces(
         pieces = _stream(home, turn, engine, replace(prompt, messages=()))
     elif turn.small and turn.known:
         pieces = _supported(home, turn, engine, prompt)
-    elif turn.route.check and turn.role == turn.route.model and turn.route.alternatives:
+    elif _is_doubtful(turn):
         pieces = _looked_at(home, turn, engine, prompt)
     else:
         pieces = _stream(home, turn, engine, prompt)
     async with aclosing(pieces):
         async for piece in pieces:
             yield piece
+
+
+def _is_doubtful(turn: Turn) -> bool:
+    """Tell whether the model shall look at its answer; what a program drives has its own form."""
+    return turn.route.check and turn.stage != "fallback" and not prompting.is_agent(turn)
 
 
 async def _stream(
@@ -296,6 +319,8 @@ async def called(
         turn.note or turn.route.reason,
     )  # fmt: skip
     turn.calls.append(call)
+    said: list[str] = []
+    fate, began = "yes", time.perf_counter()
     stream = engine.stream(prompt.messages, prompt.options)
     try:
         # The request goes out with the first piece, and is labelled for the ledger just then: a
@@ -306,17 +331,21 @@ async def called(
             finally:
                 call.sent += label.rows
         while chunk is not None:
-            if chunk.usage is not None:
-                call.usage = chunk.usage
-                call.cost = steering.cost_of(turn.states[turn.role], chunk.usage)
+            call.usage = chunk.usage or call.usage
+            said.append(chunk.text + chunk.reasoning)
             yield chunk
             chunk = await anext(stream, None)
         call.state = "done"
         call.model = turn.model = engine.model
     except ModelError as error:
-        call.state, call.error = "failed", str(error)
+        call.state, call.error, fate = "failed", str(error), error.reached
         raise
     finally:
+        if call.usage is None and fate != "no" and (call.local or call.sent):
+            took = (time.perf_counter() - began) * 1000
+            call.usage = steering.estimated(engine.model, prompt.messages, "".join(said), took)
+        if call.usage is not None:
+            call.cost = steering.cost_of(turn.states[turn.role], call.usage)
         await stream.aclose()  # type: ignore[attr-defined]
 
 
@@ -451,7 +480,7 @@ class Preview:
 
 
 def preview(home: Home, asked: Asked, *, remote: bool = False) -> Preview:
-    """Tell who would answer and what would be sent, without asking any model.
+    """Tell who would answer and what would be sent, without asking any model for an answer.
 
     Raises InputError, NotFoundError; ModelError where the message may not leave at all.
     """
@@ -462,7 +491,10 @@ def preview(home: Home, asked: Asked, *, remote: bool = False) -> Preview:
         role = away[0] if away else ""
     if not role:
         return Preview(turn.route, "", "", (), {}, (), 0, 0, 0.0)
-    engine = home.models.engine(role)
+    try:
+        engine = home.models.engine(role)
+    except ModelError:  # it is not there: who would answer is known all the same
+        return Preview(turn.route, role, "", (), {}, (), 0, 0, 0.0)
     turn.role, turn.engine, turn.local = role, engine.name, engine.local
     turn.small = prompting.is_small(home, turn, engine)
     prompt = prompting.compose_for(home, turn, engine, loaded=False)

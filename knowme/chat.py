@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowme import console
-from knowme.commands.recall import answer, answerer, print_hits, print_receipt
+from knowme.commands.recall import answer, answerer, print_hits, print_receipt, told_why
 from knowme.console import bold, dim, say
 from knowme.errors import KnowmeError
 
@@ -38,6 +38,7 @@ class Talk:
     role: str = ""  # that answers everything; "": routed
     started: Started | None = None
     latest: str = ""  # the conversation of the last answer
+    number: str = "last"  # of the last answer; "last" where none is known
     over: bool = False
 
     def ask(self, question: str, again: str = "") -> None:
@@ -51,6 +52,7 @@ class Talk:
         before = self.started
         try:
             started, done = self.runner.run(answer(self.home, asked, on_start=self._begun))
+            self.number = str(done.receipt_id)
             self._rests_on(started)
             self._answered_by(started, done)
         except KeyboardInterrupt:
@@ -60,6 +62,7 @@ class Talk:
         say()
 
     def _begun(self, started: Started) -> None:
+        self.number = "last"  # of an answer that is stopped no number comes
         self.started = started
         self.conversation = self.latest = started.conversation
 
@@ -73,8 +76,7 @@ class Talk:
             say(dim(console.short(f"from {named}", console.width() - 18) + "  (/sources, /why)"))
 
     def _answered_by(self, started: Started, done: Done) -> None:
-        if len(self.home.models.roles) > 1 or started.note:
-            told = started.note or started.route.reason
+        if told := told_why(started, self.home):
             paid = f", {console.money(done.cost)} spent" if done.cost else ""
             say(dim(console.wrap(f"{done.role} ({done.model}{paid}): {told}")))
 
@@ -82,7 +84,7 @@ class Talk:
         """Why the last answer (or answer N) is as it is."""
         from knowme.ask import why
 
-        print_receipt(why(self.home, rest or "last"))
+        print_receipt(why(self.home, rest or self.number))
 
     def sources(self, rest: str) -> None:
         """What the last answer rests on, in full."""
@@ -144,12 +146,12 @@ class Talk:
 
     def rate(self, rest: str) -> None:
         """What you think of the last answer: 1 to 5, up or down. The router learns from it."""
+        from knowme.commands.route import meant
         from knowme.receipts import rate
 
-        word = rest.strip().lower()
-        kind, value = (word, "") if word in ("up", "down") else ("rating", word)
-        rate(self.home, "last", kind, value)
-        console.note(dim("kept"))
+        _, kind, value = meant([rest], None)
+        rate(self.home, self.number, kind, value)
+        console.note(dim("noted"))
 
     def help(self, rest: str) -> None:
         """This list."""
@@ -182,10 +184,12 @@ COMMANDS: dict[str, Callable[[Talk, str], None]] = {
 
 def run(home: Home, conversation: str = "", model: str = "") -> None:
     """Talk until the person leaves. Raises KnowmeError only before the first question."""
-    engine = home.models.engine(model or home.models.primary)
+    role = model or home.models.primary
+    state = next(each for each in home.models.states() if each.role == role)
+    _ = home.rules  # a pattern that is none is refused now, not at the first question
     with asyncio.Runner() as runner:
         talk = Talk(home, runner, conversation, model)
-        console.note(dim(f"{answerer(engine.model, engine.name)}. /help lists the commands."))
+        console.note(dim(f"{answerer(state.model, state.engine)}. /help lists the commands."))
         for line in _lines(home.path / HISTORY):
             if text := line.strip():
                 _do(talk, text)

@@ -671,7 +671,8 @@ def load(
     """Merge default <- config.yaml <- .env <- environment <- flags, each value checked.
 
     ``overrides`` maps keys (``engine.kind``, or nested mappings) to values, ``None`` meaning not
-    given. Raises ConfigError naming the origin, the value and the legal ones.
+    given; an empty ``models`` takes all models away. Raises ConfigError naming the origin, the
+    value and the legal ones.
     """
     from knowme import configfile
 
@@ -686,6 +687,8 @@ def load(
     _environment(layer, outer, named, dotenv=False)
     for key, value in (overrides or {}).items():
         _take(layer, key, value, "flag")
+    if (overrides or {}).get("models") == {}:
+        layer = {key: value for key, value in layer.items() if not key.startswith("models.")}
     check_whole(layer)
     _provider_keys(layer, {**dotenv, **outer})
     _keep_primary(layer)

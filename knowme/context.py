@@ -75,8 +75,9 @@ class Turn:
     """One earlier message.
 
     ``cls`` is what it is to a model that is not at home: "history" (it was said at home), "sent" (a
-    remote model has seen it), "recalled" (an answer that rests on recalled memory of ``sources``;
-    none named: nobody knows which), "" (a mark of ours, which says nothing). ``seq`` is its place
+    remote model has seen it), "recalled" (an answer of home that rests on recalled memory of
+    ``sources``; none named: nobody knows which), "" (a mark of ours, which says nothing). What was
+    sent may have ``sources``, too: those that were allowed to leave then. ``seq`` is its place
     in its conversation, ``message_id`` its number in the archive; -1 and 0 where it is in none.
     """
 
@@ -101,12 +102,14 @@ class Composed(NamedTuple):
     """A prompt with its receipt, and what its caller keeps of the conversation.
 
     ``anchor``: the window begins after the message of this seq; give it back the next time.
-    ``summary`` is of the turns before it.
+    ``summary`` is of the turns before it. ``history`` is the budget that the turns had: a small
+    window has less for them than was wanted.
     """
 
     context: Context
     anchor: int
     summary: Summary
+    history: int
 
 
 def compose(
@@ -145,6 +148,7 @@ def compose(
     summary = _summary(parts, earlier, view, fit.summary, count)
     sections = _sections(parts, summary, fit, count, allowed)
     said, withheld = _may_stand(view.turns, count, allowed)
+    rest, hidden = _may_follow(rest, count, allowed)
     shown = {turn.message_id for turn in view.turns if turn.message_id}
     notes = _notes(hits, shown, asked, fit.recalled, count, tz, allowed)
     head = ChatMessage("system", "\n\n".join(filter(None, (system, *sections.texts))))
@@ -156,18 +160,18 @@ def compose(
              "recalled": count(notes.text) if notes.text else 0,
              "question": count(asked) + count(remark) + IMAGE_TOKENS * len(images)}  # fmt: skip
     room = fit.window - fit.window // 4 - sum(spent.values()) - PER_MESSAGE * len(messages)
-    rest = _followed(rest, room, count)
-    spent["after"] = sum(_weight(message, count) for message in rest)
-    messages += rest
+    after = _followed([turn.message for turn in rest], room, count)
+    spent["after"] = sum(_weight(message, count) for message in after)
+    messages += after
     if not sees:
         messages = [_unseen(message) for message in messages]
     left = fit.window - sum(spent.values()) - PER_MESSAGE * len(messages)
     tokens = {**spent, "question_cut": count(question) - count(asked),
               "answer": max(32, min(fit.answer, left))}  # fmt: skip
-    dropped = (*sections.dropped, *notes.dropped, *view.dropped, *withheld)
-    classes = _classes(sections, said, notes.used)
+    dropped = (*sections.dropped, *notes.dropped, *view.dropped, *withheld, *hidden)
+    classes = _classes(sections, [*said, *rest], notes.used)
     context = Context(tuple(messages), tuple(notes.used), dropped, tokens, classes)
-    return Composed(context, view.anchor, summary)
+    return Composed(context, view.anchor, summary, fit.history)
 
 
 def _needed(system: str, parts: Sequence[Part], budgets: Budgets, count: Count) -> Budgets:
@@ -192,8 +196,7 @@ def _classes(sections: _Sections, said: Sequence[Turn], used: Sequence[Hit]) -> 
     """
     sources = {hit.source for hit in used} | set(sections.sources)
     for turn in said:
-        if turn.cls == "recalled":
-            sources |= set(turn.sources or ("",))
+        sources |= set(_sources(turn))
     turns = {"history" if turn.cls == "recalled" else turn.cls for turn in said} - {""}
     recalled = [_recalled(source) for source in sorted(sources)]
     return ("question", *sorted(turns), *sections.classes, *recalled)
@@ -298,7 +301,7 @@ def _summary(
     # Of turns that a person or their assistant said, not of what tools returned.
     fallen = [turn for turn in view.fallen if turn.role in ("user", "assistant")]
     made = summarise(fallen, room, count, earlier)
-    rested = {s for turn in fallen if turn.cls == "recalled" for s in (turn.sources or ("",))}
+    rested = {source for turn in fallen for source in _sources(turn)}
     return replace(made, sources=tuple(sorted(rested | set(earlier.sources))))
 
 
@@ -441,30 +444,53 @@ def _may_stand(turns: Sequence[Turn], count: Count, may: May) -> tuple[list[Turn
     return shown, withheld
 
 
+def rests_on(turn: Turn) -> list[str]:
+    """Return the classes of memory that a turn may repeat."""
+    return [_recalled(source) for source in _sources(turn)]
+
+
 def _forbidden(turn: Turn, may: May) -> str:
     """Return the class that keeps a turn at home, or "".
 
-    An answer that rests on recalled memory was given at home, too: both must be allowed.
+    An answer that rests on recalled memory was given somewhere, too: both must be allowed. What
+    went to one remote model may have been allowed then, and to that one.
     """
+    for cls in rests_on(turn):
+        if not may(cls):
+            return cls
     if turn.cls in ("", "sent"):
         return "" if may("sent") else turn.cls
-    if turn.cls == "recalled":
-        for source in turn.sources or ("",):
-            if not may(_recalled(source)):
-                return _recalled(source)
     return "" if may("history") else "history"
+
+
+def _sources(turn: Turn) -> tuple[str, ...]:
+    """Return the sources of memory that a turn may repeat; "" is one that nobody knows."""
+    return turn.sources or (("",) if turn.cls == "recalled" else ())
 
 
 def _current(
     turns: Sequence[Turn], question: str, images: Sequence[str]
-) -> tuple[Sequence[Turn], str, Sequence[str], list[ChatMessage]]:
+) -> tuple[Sequence[Turn], str, Sequence[str], Sequence[Turn]]:
     """Part the exchange that still goes on, where a model waits for its tools, from the rest."""
     if question.strip() or images or not turns or turns[-1].role != "tool":
         return turns, question, images, []
     at = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=-1)
     asked = turns[at].message if at >= 0 else ChatMessage("user", "")
-    rest = [turn.message for turn in turns[at + 1 :]]
-    return turns[: max(at, 0)], asked.content, asked.images, rest
+    return turns[: max(at, 0)], asked.content, asked.images, turns[at + 1 :]
+
+
+def _may_follow(turns: Sequence[Turn], count: Count, may: May) -> tuple[list[Turn], list[Dropped]]:
+    """Hide what may not stand in what followed the question; a call keeps its tool's name."""
+    made: list[Turn] = []
+    hidden: list[Dropped] = []
+    for turn in turns:
+        if cls := _forbidden(turn, may):
+            hidden.append(_gone(turn, count, _denied(cls)))
+            calls = tuple(replace(call, arguments="{}") for call in turn.message.tool_calls)
+            message = replace(turn.message, content=NOT_SHOWN, images=(), tool_calls=calls)
+            turn = Turn(message, "")
+        made.append(turn)
+    return made, hidden
 
 
 def _followed(after: Sequence[ChatMessage], room: int, count: Count) -> list[ChatMessage]:
@@ -511,7 +537,7 @@ def _notes(
     used: list[Hit] = []
     dropped: list[Dropped] = []
     for hit in hits:
-        head = f"[{day(hit.at_ms, tz)}, {who(hit)}, {fence(hit.source)}] "
+        head = f"[{day(hit.at_ms, tz)}, {who(hit)}, {_name_of(hit.source)}] "
         room = min(left, max(budget // 3, 60)) - count(head) - 1
         if reason := _kept_out(hit, shown, room, may):
             dropped.append(Dropped(hit.uid, count(head + hit.text) + 1, reason))
@@ -538,10 +564,15 @@ def _kept_out(hit: Hit, shown: set[int], room: int, may: May) -> str:
 def who(hit: Hit) -> str:
     """Say who said it and where, in a few plain words."""
     if hit.role == "document":
-        return fence(f"a note in {hit.title or hit.source}")
+        return f"a note in {_name_of(hit.title or hit.source)}"
     if hit.role == "assistant":
         return "the assistant"
-    return "the person" if by_the_person(hit) else fence(hit.speaker or "somebody else")
+    return "the person" if by_the_person(hit) else _name_of(hit.speaker or "somebody else")
+
+
+def _name_of(text: str) -> str:
+    """Make a file's, a source's or a speaker's name unable to look like a note's own beginning."""
+    return " ".join(fence(text).replace("[", "(").replace("]", ")").split())
 
 
 def by_the_person(hit: Hit) -> bool:

@@ -283,15 +283,19 @@ def _role(home: Home, role: str) -> Iterator[Finding]:
         engine = home.models.engine(role)
     except KnowmeError as error:
         state: State = "broken" if role == home.models.primary else "warn"
-        yield Finding("roles", state, f"{role}: {error.message}", _command(error.hint))
+        what, mend = _of_role(error.message, role), _of_role(error.hint, role)
+        yield Finding("roles", state, f"{role}: {what}", _command(mend))
         return
     where = "local" if engine.local else "remote"
     how = f"{role}: {engine.model or 'its usual model'} ({engine.name}), {where}"
-    if not engine.local and home.settings.offline:
+    if _is_elsewhere(home, role):
+        told = f"{how}: `local: true` on a public address, so nothing is kept from it or noted"
+        yield Finding("roles", "warn", told, f"knowme config set models.{role}.local auto")
+    elif not engine.local and home.settings.offline:
         told = f"{how}: it is never asked while offline is set"
         yield Finding("roles", "warn", told, "knowme config set offline false")
     elif role != home.models.primary and (trouble := _trouble(engine)):
-        what, mend = _parted(trouble)
+        what, mend = _parted(_of_role(trouble, role))
         url = next(model.url for model in home.settings.models if model.role == role)
         if mend == "ollama serve":
             mend = _start_ollama(url, f"models.{role}.url")
@@ -299,6 +303,30 @@ def _role(home: Home, role: str) -> Iterator[Finding]:
         yield Finding("roles", "warn", f"{how}: {what}", mend)
     else:
         yield Finding("roles", "ok", how)
+
+
+def _is_elsewhere(home: Home, role: str) -> bool:
+    """Tell whether a model that is declared one's own has an address that the world can reach."""
+    from ipaddress import ip_address
+    from urllib.parse import urlsplit
+
+    model = home.models.setting(role)
+    host = urlsplit(model.url).hostname or ""
+    if model.local != "true" or not host:
+        return False
+    try:
+        return ip_address(host).is_global
+    except ValueError:
+        own = host.endswith((".local", ".lan", ".home", ".internal", ".home.arpa", ".localhost"))
+        return "." in host and not own
+
+
+def _of_role(told: str, role: str) -> str:
+    """Return what an engine says of its settings, with the names that they have for a role."""
+    named = told.replace("engine.url", f"models.{role}.url")
+    named = named.replace("engine.model", f"models.{role}.model")
+    keys = "KNOWME_ENGINE_API_KEY, KNOWME_EMBEDDER_API_KEY or KNOWME_MODELS_ROLE_API_KEY"
+    return named.replace(keys, f"KNOWME_MODELS_{role.upper().replace('-', '_')}_API_KEY")
 
 
 def _rules(home: Home) -> Iterator[Finding]:

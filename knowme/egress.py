@@ -13,7 +13,7 @@ Who sends says what it is with ``labelled``; the row finds it in a context varia
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from knowme.db import Database
     from knowme.settings import Settings
 
+MODEL_LIST = "model list"
+SHORTEST_KEY = 8
+"""Characters under which a configured key is a word like any other."""
 UNKNOWN = {"unknown": "unlabelled"}
 """The classes of a send that nobody labelled: anything may have been in it."""
 
@@ -80,6 +83,7 @@ class Ledger:
     def __init__(self, db: Database, settings: Settings) -> None:
         self._db = db
         self._keep = settings.privacy.keep_bodies
+        self._keys = keys_of(settings)
 
     def leaving(self, url: str, body: bytes) -> int:
         """Note that a body is about to be sent; returns its row. Blocks until that is on disk.
@@ -87,15 +91,18 @@ class Ledger:
         Raises OfflineError when nothing may leave, StoreError when it cannot be noted.
         """
         net.check(url)
-        label = _label.get() or _by_path(url)
+        path = _by_path(url)
+        label = _label.get() or path
+        # Within a labelled answer a server may be asked which models it has: that tells nothing.
+        said = path if not body and path.purpose == MODEL_LIST else label
         found = (
             now_ms(),
             bare(url),
-            label.purpose,
+            said.purpose,
             label.model or _model_in(body),
-            json.dumps(dict(label.classes), ensure_ascii=False),
+            json.dumps(dict(said.classes), ensure_ascii=False),
             len(body),
-            _packed(body) if self._keep else None,
+            _packed(_without_keys(body, self._keys)) if self._keep else None,
         )
         row = self._db.write(lambda conn: _insert(conn, found))
         label.rows.append(row)
@@ -105,7 +112,8 @@ class Ledger:
         """Note how it ended: "200", "429", "refused", "cut" ... Raises StoreError."""
         self._db.write(
             lambda conn: conn.execute(
-                "UPDATE egress SET outcome = ?, received_bytes = ? WHERE id = ?",
+                "UPDATE egress SET outcome = ?1, received_bytes = ?2,"
+                " sent_bytes = iif(?1 = 'refused', 0, sent_bytes) WHERE id = ?3",
                 (outcome, received_bytes, row),
             )
         )
@@ -118,6 +126,19 @@ def _insert(conn: apsw.Connection, found: tuple[Any, ...]) -> int:
         found,
     )
     return conn.last_insert_rowid()
+
+
+def keys_of(settings: Settings) -> tuple[str, ...]:
+    """Return the keys and the token that are configured here: they belong into no text."""
+    models = (model.api_key for model in settings.models)
+    given = (settings.engine.api_key, settings.embedder.api_key, settings.service.token, *models)
+    return tuple({key for key in given if len(key) >= SHORTEST_KEY})
+
+
+def _without_keys(body: bytes, keys: Iterable[str]) -> bytes:
+    for key in keys:
+        body = body.replace(key.encode("utf-8", "replace"), b"[api key]")
+    return body
 
 
 def bare(url: str) -> str:
@@ -133,7 +154,7 @@ def _by_path(url: str) -> Label:
         # The person configured an embedder that is not of this machine.
         return Label("embedding", classes={"documents": "allow"})
     if path.endswith(("/models", "/tags", "/version", "/health", "/show", "/ps", "/props")):
-        return Label("model list")
+        return Label(MODEL_LIST)
     return Label("unlabelled", classes=UNKNOWN)
 
 
@@ -142,7 +163,7 @@ def _model_in(body: bytes) -> str:
         return ""
     try:
         found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     name = found.get("model") if isinstance(found, dict) else None
     return name if isinstance(name, str) else ""
@@ -161,10 +182,10 @@ def _without_secrets(body: bytes) -> bytes:
     """Return the body as it is, or, where a text in it holds secrets, written anew without them."""
     try:
         given = json.loads(body)
-    except ValueError:
+        clean = _clean("", given)
+        return body if clean == given else json.dumps(clean, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
         return masked(body.decode("utf-8", "backslashreplace")).encode()
-    clean = _clean("", given)
-    return body if clean == given else json.dumps(clean, ensure_ascii=False).encode()
 
 
 def _clean(name: str, given: Any) -> Any:

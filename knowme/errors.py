@@ -10,6 +10,7 @@
     ├── ModelError              an engine or an embedder that cannot do its work
     │   ├── ModelMissingError   the model is not there; the hint says how to get it
     │   ├── ModelDownError      the server refused, timed out, died
+    │   ├── TooLongError        the prompt is longer than the model's window
     │   └── OfflineError        it lies beyond this machine, and ``offline`` is set
     └── JobError                a job that cannot be queued, run or retried
 
@@ -101,6 +102,12 @@ class ModelMissingError(ModelError):
 
 class ModelDownError(ModelError):
     """The model's server refused, timed out or died."""
+
+
+class TooLongError(ModelError):
+    """The prompt is longer than the model's window."""
+
+    status = 400
 
 
 class OfflineError(ModelError):

@@ -283,6 +283,16 @@ def posterior(
     return prior.updated(one.observation for one in each)
 
 
+def promoted(conn: apsw.Connection, fingerprint: str) -> int | None:
+    """Return the version of the belief that routes; None: as shipped."""
+    found = rows(
+        conn,
+        "SELECT max(id) FROM policies WHERE fingerprint = ? AND state = 'in_use'",
+        (fingerprint,),
+    )
+    return None if found[0][0] is None else int(found[0][0])
+
+
 def in_use(
     conn: apsw.Connection, fingerprint: str, *, shipped: Gain | None = None
 ) -> tuple[Gain, int | None]:

@@ -146,14 +146,14 @@ class Home:
 
     def gain(self) -> tuple[Gain, int | None, str]:
         """Return the learned router in use, its version (None: as shipped), and its embedder."""
-        from knowme import feedback
+        from knowme import feedback, memory
 
-        with self._lock:
-            if self._gain is None:
-                space = self.space()
-                fingerprint = "" if space is None else space.fingerprint
-                with self.db.read() as conn:
-                    self._gain = (*feedback.in_use(conn, fingerprint), fingerprint)
+        with self._lock, self.db.read() as conn:
+            space = memory.serving(conn)
+            fingerprint = "" if space is None else space.fingerprint
+            promoted = feedback.promoted(conn, fingerprint)  # perhaps by another process
+            if self._gain is None or self._gain[1:] != (promoted, fingerprint):
+                self._gain = (*feedback.in_use(conn, fingerprint), fingerprint)
             return self._gain
 
     _gain: tuple[Gain, int | None, str] | None = None
@@ -252,6 +252,11 @@ class Home:
     def threshold(self) -> float:
         """Return the relevance under which nothing counts as known, measured for the embedder."""
         return self._searcher.threshold()
+
+    def embeds_away(self) -> bool:
+        """Tell whether what is embedded leaves this machine."""
+        url = self.settings.embedder.url
+        return bool(url) and not net.is_loopback(url)
 
     def reads_minilm(self) -> bool:
         """Tell whether queries are embedded by MiniLM, which shipped weights are made for."""

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from knowme import wire
-from knowme.errors import ModelDownError, ModelError
+from knowme.errors import ModelDownError, ModelError, TooLongError
 from knowme.gguf import Header as Header
 from knowme.gguf import read_header as read_header
 
@@ -399,10 +399,10 @@ def refused(status: int, answer: bytes) -> ModelError:
     except (ValueError, AttributeError):
         said, kind, error = answer[:200].decode("utf-8", "replace"), "", {}
     if kind == "exceed_context_size_error":
-        return ModelError(
-            f"The question with what is recalled is {error.get('n_prompt_tokens', 'too many')} "
-            f"tokens, and the model's window is {error.get('n_ctx', 'smaller')}.",
-            "Raise engine.context_tokens or lower ask.recalled_tokens.",
+        return TooLongError(
+            f"The prompt is {error.get('n_prompt_tokens', 'too many')} tokens, and the model's "
+            f"window is {error.get('n_ctx', 'smaller')}.",
+            "Send less, or raise context_tokens; under `ask`, lower ask.recalled_tokens.",
         )
     return ModelError(f"The model refused the request ({status}): {said}")
 
@@ -607,6 +607,7 @@ def _said(command: list[str]) -> str:
 def _serve() -> None:
     """Run the worker: read the order from stdin, load, say the port, work until stdin closes."""
     os.umask(0o077)  # what it saves of a prompt is nobody else's
+    os.umask(0o077)  # a saved prefix holds what somebody asked
     reply = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever llama.cpp prints goes to the log
     order = json.loads(sys.stdin.readline())

@@ -92,6 +92,10 @@ class Models:
         self._breakers: dict[str, Breaker] = {}
         self._down: dict[str, tuple[str, float]] = {}
         self._suspects: set[str] = set()
+        if not settings.residency.keep_prefix and folder.is_dir():
+            for file in folder.glob("*.prefix*"):  # switched off: what was kept goes, too
+                with suppress(OSError):
+                    file.unlink()
         self._residency = Residency(
             settings.residency,
             self._note,

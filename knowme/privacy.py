@@ -45,6 +45,8 @@ class Leave:
             return ALLOW
         if cls == "sent":
             return self._again()
+        if cls == "recalled":
+            return self._closest()
         found = self.classes.get(cls)
         if found is None and ":" in cls:
             found = self.classes.get(cls.partition(":")[0])
@@ -60,6 +62,14 @@ class Leave:
         if asked == ALLOW and PLACEHOLDERS in self.classes.values():
             return PLACEHOLDERS
         return asked
+
+    def _closest(self) -> str:
+        """Of what was recalled nobody knows where: as if it were of the source kept closest."""
+        recalled = {
+            policy for cls, policy in self.classes.items() if cls.partition(":")[0] == "recalled"
+        }
+        found = next((each for each in (DENY, PLACEHOLDERS) if each in recalled), ALLOW)
+        return found if "recalled" in self.classes else DENY
 
     def may(self, cls: str) -> bool:
         """Tell whether the class may leave at all, with its names or without."""
@@ -99,10 +109,11 @@ def needed_names(settings: Settings, speakers: Iterable[str]) -> tuple[str, ...]
 def describe(leave: Leave) -> str:
     """Return the policy in a few sentences, for `knowme route` and for a person's eye."""
     groups: dict[str, list[str]] = {ALLOW: [], PLACEHOLDERS: [], DENY: []}
+    usual = leave.classes.get("recalled", DENY)
     for cls in CLASSES:
-        groups[leave.policy(cls)].append(_WORDS[cls])
+        groups[usual if cls == "recalled" else leave.policy(cls)].append(_WORDS[cls])
     for cls, policy in leave.classes.items():
-        if cls.startswith("recalled:") and policy != leave.policy("recalled"):
+        if cls.startswith("recalled:") and policy != usual:
             groups[policy].append(f"what is recalled from {cls.partition(':')[2]}")
     if leave.policy("question") == DENY:
         return "Nothing may leave this machine: not even your question may."

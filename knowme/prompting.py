@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, tzinfo
 from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from knowme import sessions
-from knowme.context import Budgets, compose
+from knowme import egress, sessions
+from knowme.context import Budgets, compose, rests_on
 from knowme.context import Turn as Said
-from knowme.errors import ModelError
+from knowme.errors import InputError, ModelError
 from knowme.home import Home
 from knowme.privacy import Leave, leave, needed_names
 from knowme.questions import asks, is_question, is_small_talk
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 SMALL_RECALLED_TOKENS = 400
 """What a very small model reads: more only slows it down, the quotations stand above it anyway."""
 SMALL_ANSWER_TOKENS = 96
+FILES_STAY = "may not leave this machine (privacy.files: deny)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,10 @@ def _compose(
     asked, settings = turn.asked, home.settings
     budgets = _budgets(home, turn, engine)
     system, client = _system(home, turn, count, budgets, policy)
+    remark, left_out = asked.remark, [] if client is None else [*client.left_out]
+    if remark and policy is not None and not policy.may("files"):
+        left_out.append(Dropped("the client's remark", count(remark), FILES_STAY))
+        remark = ""
     composed = compose(
         system,
         [] if turn.small else home.workspace.parts(),
@@ -132,21 +137,29 @@ def _compose(
         count,
         zone(settings.memory.timezone),
         images=asked.images,
-        remark=asked.remark,
+        remark=remark,
         anchor=None if asked.turns is not None else turn.session.anchor_seq,
         earlier=turn.session.earlier if asked.turns is None else None,
         recent=settings.context.recent_turns,
         may=None if policy is None else policy.may,
         sees=turn.states[turn.role].images,
     )
-    turn.anchor, turn.summary = composed.anchor, composed.summary
+    open_turns = len(turn.session.turns)
+    squeezed = composed.history < budgets.history and turn.role != home.models.primary
+    if squeezed and open_turns < sessions.MOST_OPEN // 2:
+        # A small window that answers now and then does not cut the thread for the others.
+        turn.anchor, turn.summary = turn.session.anchor_seq, None
+    else:
+        turn.anchor, turn.summary = composed.anchor, composed.summary
     context = composed.context
-    if client is None:
-        return context
-    classes = context.classes
-    if client.text and "files" not in classes:
-        classes = (*classes, "files")
-    return replace(context, dropped=(*context.dropped, *client.left_out), classes=classes)
+    more = {"files"} if remark or (client is not None and client.text) else set()
+    if policy is not None and _name(home, policy) and not asked.system_prompt:
+        more.add("memory")  # what is known of the person begins with their name
+    return replace(
+        context,
+        dropped=(*context.dropped, *left_out),
+        classes=(*context.classes, *sorted(more.difference(context.classes))),
+    )
 
 
 def _budgets(home: Home, turn: Turn, engine: Engine) -> Budgets:
@@ -190,8 +203,7 @@ def _system(
         return asked.system_prompt, None
     if turn.small and not turn.known and is_small_talk(turn.question):
         return _text("small_talk").strip(), None
-    # Where nothing of memory may leave, not even the name does.
-    name = settings.name if policy is None or policy.policy("memory") != "deny" else ""
+    name = _name(home, policy)
     ours = _instructions(turn.small, name, asked.now_ms, zone(settings.memory.timezone))
     if not asked.client_system:
         return ours, None
@@ -200,12 +212,16 @@ def _system(
         gone = Dropped("the client's instructions", count(asked.client_system), reason)
         return ours, Reduced("", (gone,))
     if policy is not None and not policy.may("files"):
-        reason = "may not leave this machine (privacy.files: deny)"
-        gone = Dropped("the client's instructions", count(asked.client_system), reason)
+        gone = Dropped("the client's instructions", count(asked.client_system), FILES_STAY)
         return ours, Reduced("", (gone,))
     tools = bool(asked.options.tools) and turn.states[turn.role].tools
     reduced = reduce(asked.client_system, budgets.system - count(ours), count, tools=tools)
     return f"{ours}\n\n{reduced.text}", reduced
+
+
+def _name(home: Home, policy: Leave | None) -> str:
+    """Return the person's name; where nothing of memory may leave, not even that does."""
+    return home.settings.name if policy is None or policy.may("memory") else ""
 
 
 def _instructions(small: bool, name: str, at_ms: int | None, tz: tzinfo | None) -> str:
@@ -253,8 +269,7 @@ def _for_elsewhere(
 ) -> Prompt:
     """Apply what may leave to what was composed (what may not is not in it any more)."""
     classes = {name: policy.policy(name) for name in context.classes}
-    found = secrets_in("\n".join(message.content for message in context.messages))
-    if found:
+    if found := _secrets(home, context.messages, options):
         raise ModelError(
             f"The prompt holds what looks like a secret ({', '.join(found)}), and {turn.role} is "
             "not on this machine.",
@@ -270,17 +285,124 @@ def _for_elsewhere(
             replace(head, content=f"{names.redact(head.content)}\n\n{NOTE}"),
             *(_without_names(message, names) for message in rest),
         ]
+        options = _nameless(options, names)
     return Prompt(messages, options, classes, names)
+
+
+def _secrets(home: Home, messages: Sequence[ChatMessage], options: Options) -> tuple[str, ...]:
+    """Return the kinds of secrets that stand anywhere in what would be sent."""
+    calls = (call.arguments for message in messages for call in message.tool_calls)
+    said = (message.content for message in messages)
+    text = "\n".join([*said, *calls, *_texts(_wishes(options))])
+    found = secrets_in(text)
+    if any(key in text for key in egress.keys_of(home.settings)):
+        found = tuple(dict.fromkeys((*found, "api key")))
+    return found
+
+
+def keep_from_leaving(
+    home: Home, role: str, messages: Sequence[ChatMessage], options: Options
+) -> None:
+    """Refuse what a client may not send straight to a remote model, whatever it names.
+
+    Its own words are its own business; but not a secret, not where questions may not leave, not
+    beyond the budget, and not an answer of ours that rests on what may not leave. Raises
+    MayNotLeaveError.
+    """
+    settings, policy = home.settings, leave(home.settings.privacy)
+    if not policy.may("question"):
+        raise MayNotLeaveError("may not leave this machine (privacy.question: deny)", role)
+    if found := _secrets(home, messages, options):
+        raise MayNotLeaveError(f"holds what looks like a secret ({', '.join(found)})", role)
+    model, at_ms = home.models.setting(role), now_ms()
+    tz = zone(settings.memory.timezone)
+    said = [message for message in messages if message.role != "system"]
+    with home.db.read() as conn:
+        spent = egress.spent(conn, egress.month_start_ms(at_ms, tz))
+        turns = sessions.told(conn, sessions.thread_of(conn, said) or "", said)
+    if model.price_out and spent >= settings.routing.monthly_budget:
+        raise MayNotLeaveError("would cost money, and the month's budget is spent", role)
+    for turn in turns:
+        denied = [name for name in rests_on(turn) if not policy.may(name)]
+        if turn.message_id and denied:
+            reason = f"repeats an answer that rests on what may not leave ({denied[0]}: deny)"
+            raise MayNotLeaveError(reason, role)
+
+
+class MayNotLeaveError(InputError):
+    """A client's message for a remote model must stay on this machine."""
+
+    status = 403
+
+    def __init__(self, reason: str, role: str) -> None:
+        super().__init__(
+            f"The message {reason}, and {role} is not on this machine.",
+            "Ask `knowme`, which sends what may leave, or a model of this machine.",
+        )
 
 
 def _without_names(message: ChatMessage, names: Placeholders) -> ChatMessage:
     calls = tuple(
-        replace(call, arguments=names.redact(call.arguments)) for call in message.tool_calls
+        replace(call, arguments=_nameless_json(call.arguments, names))
+        for call in message.tool_calls
     )
     # A picture cannot be redacted: where names may not leave, it does not either.
     hidden = "\n[a picture, not shown]" if message.images else ""
     content = names.redact(message.content) + hidden
     return replace(message, content=content, tool_calls=calls, images=())
+
+
+def _wishes(options: Options) -> Sequence[Any]:
+    """Return what a client wrote beside its messages: texts stand in all of it."""
+    return options.tools, options.tool_choice, options.json_schema, options.stop, options.extra
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text in a JSON value, the keys of its objects too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield str(key)
+            yield from _texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _nameless_json(text: str, names: Placeholders) -> str:
+    """Take the names out of each text of what should be JSON."""
+    try:
+        return json.dumps(_clean(json.loads(text), names), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return names.redact(text)
+
+
+def _clean(value: Any, names: Placeholders) -> Any:
+    if isinstance(value, str):
+        return names.redact(value)
+    if isinstance(value, Mapping):
+        return {names.redact(str(key)): _clean(inner, names) for key, inner in value.items()}
+    return [_clean(inner, names) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _nameless(options: Options, names: Placeholders) -> Options:
+    """Take the names out of a client's wishes; a tool that is called by one is left out."""
+
+    def plain(call: Any) -> bool:
+        function = call.get("function") if isinstance(call, Mapping) else None
+        name = function.get("name") if isinstance(function, Mapping) else call
+        return not isinstance(name, str) or names.redact(name) == name
+
+    tools = tuple(_clean(tool, names) for tool in options.tools if plain(tool))
+    return replace(
+        options,
+        tools=tools,
+        tool_choice=options.tool_choice if tools and plain(options.tool_choice) else None,
+        json_schema=None if options.json_schema is None else _clean(options.json_schema, names),
+        stop=tuple(_clean(options.stop, names)),
+        extra=_clean(options.extra, names),
+    )
 
 
 # --- looking at an answer again -----------------------------------------------------------------

@@ -31,6 +31,11 @@ ASKING = frozenset(
     " o que qual quais quem quando onde como porque quanto quantos qué cuál quién cuándo dónde cómo"
     " was wann wo wer wie warum welche welcher welches".split()
 )
+COMMANDS = frozenset(
+    "explain describe summarise summarize compare translate define calculate compute solve prove"
+    " list explica descreve compara traduz calcula resolve explícame describe traduce erkläre"
+    " beschreibe vergleiche übersetze berechne explique décris compare traduis calcule".split()
+)
 FIRST_PERSON = frozenset(
     "i i'm i've i'd i'll me my mine myself we our ours us eu meu minha meus minhas mim comigo nosso"
     " nossa ich mir mich mein meine meinen meiner unser wir yo mi mis mío mía conmigo nosotros je"
@@ -50,8 +55,14 @@ def asks(text: str) -> bool:
 
 
 def is_question(text: str) -> bool:
-    """Tell whether a message only asks: such a message is kept, and not recalled later."""
+    """Tell whether a message only asks: such a message is kept, and not recalled later.
+
+    "Explain knots." only asks, too; where it speaks of the person, or says more, it tells as well.
+    """
     pieces = [piece.strip() for piece in sentences(text) if piece.strip()]
+    first = next(iter(words(text)), "")
+    if len(pieces) == 1 and first in COMMANDS and ":" not in text and not about_the_person(text):
+        return True
     return bool(pieces) and all(piece.rstrip("\"'”)").endswith(("?", "？")) for piece in pieces)
 
 

@@ -21,17 +21,25 @@ from knowme.context import who
 from knowme.db import rows
 from knowme.errors import InputError, NotFoundError
 from knowme.home import Home
-from knowme.prompting import remembered
+from knowme.prompting import is_agent, remembered
 from knowme.steering import SOURCE, observation, seed
 from knowme.times import iso, now_ms
 from knowme.turn import Call, Turn
 from knowme.types import Record, Usage
 
 
+def keep(home: Home, turn: Turn, took_ms: float) -> int:
+    """Store a turn that was answered; where it replaces another the router learns from that."""
+    number = home.db.write(lambda conn: store(conn, home, turn, "done", took_ms))
+    if turn.replaces is not None:
+        _learn(home)
+    return number
+
+
 def store(conn: apsw.Connection, home: Home, turn: Turn, state: str, took_ms: float) -> int:
     """Write the turn, its usage and its receipt. Returns the receipt's number."""
     stamp = now_ms()
-    conversation, question_id, answer_id = _put_messages(conn, turn, stamp)
+    conversation, question_id, answer_id = _put_messages(conn, turn, state, stamp)
     usage = turn.usage or Usage(model=turn.model, total_ms=took_ms)
     conn.execute(
         "INSERT INTO answers(conversation_id, question_id, answer_id, surface, state, model, usage,"
@@ -52,17 +60,21 @@ def store(conn: apsw.Connection, home: Home, turn: Turn, state: str, took_ms: fl
         with suppress(NotFoundError):  # an answer of before models had roles
             feedback.rate(conn, turn.replaces, turn.asked.again)
     sessions.moved(
-        conn, conversation, anchor_seq=turn.anchor, summary=turn.summary, model=turn.role,
-        surface=turn.asked.surface, at_ms=stamp,
+        conn, conversation, anchor_seq=turn.anchor, summary=turn.summary,
+        model="" if state == "failed" else turn.role, surface=turn.asked.surface, at_ms=stamp,
     )  # fmt: skip
     return receipt_id
 
 
-def _put_messages(conn: apsw.Connection, turn: Turn, stamp: int) -> tuple[int, int, int | None]:
+def _put_messages(
+    conn: apsw.Connection, turn: Turn, state: str, stamp: int
+) -> tuple[int, int, int | None]:
     key, asked = uuid.uuid4().hex[:16], turn.asked
     recall = remembered(asked, turn.question)
     away = any(not call.local for call in turn.calls)
     meta: dict[str, Any] = {"surface": asked.surface, "sent": away}
+    if asked.images:
+        meta["images"] = len(asked.images)
     if turn.question != asked.question:
         meta["said"] = turn.question  # what the model was told: without "/cloud" and the like
     question = Record("message", turn.conversation, f"{key}:q", "user", text=asked.question,
@@ -72,12 +84,17 @@ def _put_messages(conn: apsw.Connection, turn: Turn, stamp: int) -> tuple[int, i
                     meta={"surface": asked.surface, "model": turn.model, "role": turn.role,
                           "local": turn.local, "rests_on": list(turn.rests_on)})  # fmt: skip
     conversation = archive.put_conversation(conn, SOURCE, question, stamp)
-    if turn.replaces is not None:
+    # Asked again in vain, the answer that there was stays, and what came of it is out of view.
+    vain = turn.replaces is not None and state != "done" and not (state == "cut" and turn.answer)
+    if turn.replaces is not None and not vain:
         _retire(conn, conversation, turn.replaces, stamp)
     question_id, _, _ = archive.put(conn, conversation, question, stamp)
     answer_id: int | None = None
     if turn.answer:
         answer_id, _, _ = archive.put(conn, conversation, answer, stamp)
+    if vain:
+        for each in (question, answer):
+            archive.retire(conn, conversation, each.external_id, stamp)
     made = list(memory.add_items(conn, [question_id])) if recall else []
     stored = turn.told is not None and memory.put_vectors(conn, turn.told[0], made, turn.told[1])
     if made and not stored:
@@ -120,17 +137,24 @@ def put_call(conn: apsw.Connection, call: Call, answer_id: int | None) -> None:
 
 def _put_choice(conn: apsw.Connection, turn: Turn, receipt_id: int) -> None:
     route = turn.route
+    asked = any(call.purpose == "answer" for call in turn.calls)  # else no model is to be judged
     feedback.put_choice(
         conn, answer_id=receipt_id, route=route, local=turn.states[route.model].local,
         candidates=tuple(turn.states), answered_by=turn.role, policy_id=turn.policy_id,
-        fingerprint=turn.fingerprint, features=observation(turn), at_ms=turn.started_ms,
+        fingerprint=turn.fingerprint, features=observation(turn) if asked else None,
+        at_ms=turn.started_ms,
     )  # fmt: skip
 
 
 def _shadowed(home: Home, turn: Turn) -> bool:
-    """Draw whether the cloud shall answer too: the same message at the same place draws alike."""
-    share = home.settings.routing.shadow
-    if not share or not turn.local or not turn.calls:
+    """Draw whether the cloud shall answer too: the same message at the same place draws alike.
+
+    Who named the model is not taken elsewhere; what else a client sent along is not at hand later.
+    """
+    share, asked = home.settings.routing.shadow, turn.asked
+    if not share or not turn.local or not turn.calls or turn.route.stage == "gate":
+        return False
+    if asked.turns is not None or asked.images or asked.system_prompt or is_agent(turn):
         return False
     away = any(
         not state.local and role not in turn.route.refused for role, state in turn.states.items()
@@ -224,10 +248,21 @@ def rate(home: Home, which: str, kind: str, value: str = "") -> int:
 
     ``which`` is the number of an answer, or "last". Raises NotFoundError, InputError.
     """
-    number = int(why(home, which)["receipt_id"])
+    receipt = why(home, which)
+    number = int(receipt["receipt_id"])
+    if kind == "better" and "shadow" not in receipt:
+        raise InputError(
+            f"Answer {number} has no second answer to compare it with.",
+            "Rate it 1 to 5, or up or down. Second answers: knowme config set routing.shadow 0.1",
+        )
     home.db.write(lambda conn: feedback.rate(conn, number, kind, value))
+    _learn(home)
+    return number
+
+
+def _learn(home: Home) -> None:
+    """Learn from what the person thought of answers, where there is a choice to be made."""
     if any(not state.local for state in home.models.states()):
         _, _, fingerprint = home.gain()
         home.db.write(lambda conn: feedback.learn(conn, fingerprint))
         home.learned()
-    return number

@@ -2,7 +2,8 @@ r"""Names that go out as placeholders and come back as names; secrets that shoul
 
 Promises: ``restore(redact(text)) == text``, to the character, for any text and any names; no listed
 name stands in what ``redact`` returns, in any case, in any Unicode normal form, with any white
-space between its words; a stream is restored as the whole text would be, however it is cut.
+space between its words, also where it is escaped as in JSON; a stream is restored as the whole text
+would be, however it is cut.
 Refuses to know: which text may leave (``privacy.py``), models, the ledger.
 
 A person is [PERSON_1]; another way in which the same name is written ("anna", "ANNA MEIER") is
@@ -10,8 +11,9 @@ A person is [PERSON_1]; another way in which the same name is written ("anna", "
 addresses, phone numbers and long numbers become [EMAIL_1], [PHONE_1], [NUMBER_1]. Where a text
 holds such a placeholder already, the number is not used, or the words become [TEXT_1] themselves.
 
-What it cannot see: nicknames, misspellings, a name that a language inflects other than by an s,
-and a person whom the sentence describes instead of naming.
+What it cannot see: nicknames, misspellings, a name that a language inflects other than by an s, one
+that is written in the signs of another code (%C3%AA, &ecirc;, base64; those of JSON are read), and
+a person whom the sentence describes instead of naming.
 """
 
 from __future__ import annotations
@@ -60,7 +62,8 @@ def _unfinished() -> re.Pattern[str]:
 
 _UNFINISHED = _unfinished()
 
-_EMAIL = re.compile(r"[\w.+-]+@\w[\w-]*(?:\.\w[\w-]*)+")
+# No pattern may look at a long run of letters from each of them anew.
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@\w[\w-]*(?:\.\w[\w-]*)+")
 _PHONE = re.compile(
     r"(?<![\w.+/-])(?:\+\d{1,3}|\(?0\d|\(\d{3}\)|\d{3}[ .-]\d{3}[ .-]\d{4}\b)[\d ()/.-]*\d(?![\w])"
 )
@@ -89,6 +92,8 @@ _SPELT = {
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe"})
 
 
+MOST_MARKS = 64
+"""Of one letter: a text of nothing but accents is no name, and takes long to compare."""
 _HANGUL = re.compile("[\u1100-\u11ff\ua960-\ua97f\uac00-\ud7ff]")
 
 
@@ -109,6 +114,24 @@ def _silent(char: str) -> bool:
 def fold(text: str) -> str:
     """Return text as names are compared: case, accents of Latin, Greek and Cyrillic, forms gone."""
     return _Folded.of(text).text
+
+
+# JSON within a text: what a tool returned, perhaps JSON that stood in JSON.
+_ESCAPE = re.compile(r"(?<!\\)\\+(?:u(?P<code>[0-9A-Fa-f]{4})|[bfnrt])")
+
+
+def _character(text: str, at: int) -> tuple[str, int]:
+    r"""Return the character that stands at ``at`` (\u00ea is one), and where the next begins."""
+    if text[at] == "\\" and (match := _ESCAPE.match(text, at)) and match["code"]:
+        return chr(int(match["code"], 16)), match.end()
+    return text[at], at + 1
+
+
+def _unescaped(text: str) -> str:
+    r"""Return the text with spaces for JSON's \n and its like, so that they are no letters."""
+    if "\\" not in text:
+        return text
+    return _ESCAPE.sub(lambda match: match[0] if match["code"] else " " * len(match[0]), text)
 
 
 @lru_cache(4096)
@@ -134,11 +157,12 @@ def _bearer(text: str, at: int) -> str:
 
 @dataclass(slots=True)
 class _Folded:
-    """A folded text, and where each of its characters stands in the original.
+    r"""A folded text, and where each of its characters stands in the original.
 
     ``begins`` and ``ends`` are the borders of the original's character; a match must begin and end
     on such borders, or it would take a letter and leave its accent. ``loose`` are the places in
-    the original where something invisible parts two letters.
+    the original where something that is no letter parts two letters: a mark that nobody sees, the
+    \n of JSON.
     """
 
     text: str
@@ -148,20 +172,24 @@ class _Folded:
 
     @classmethod
     def of(cls, text: str) -> _Folded:
-        if text.isascii():
+        if text.isascii() and "\\" not in text:
             spots = list(range(len(text) + 1))
             return cls(text.lower().replace("`", "'"), spots[:-1], spots[1:])
-        parts, begins, ends, loose = [], [], [], set()
+        parts, begins, ends = [], [], []
+        loose = {match.end() for match in _ESCAPE.finditer(text) if not match["code"]}
         at = 0
         while at < len(text):
-            end = at + 1
-            while end < len(text) and _goes_on(text[end - 1], text[end]):
-                end += 1
-            made = _plain(text[at:end])
+            cluster, end = _character(text, at)
+            while end < len(text) and len(cluster) < MOST_MARKS:
+                char, after = _character(text, end)
+                if not _goes_on(cluster[-1], char):
+                    break
+                cluster, end = cluster + char, after
+            made = _plain(cluster)
             parts.append(made)
             begins += [at] * len(made)
             ends += [end] * len(made)
-            if any(_silent(char) for char in text[at:end]):
+            if any(_silent(char) for char in cluster):
                 loose |= {at, end}
             at = end
         return cls("".join(parts), begins, ends, frozenset(loose))
@@ -245,7 +273,7 @@ class _Name:
         return at
 
 
-_BETWEEN = re.compile(r"\s+|[-_.·]")
+_BETWEEN = re.compile(r"\s+|[-_.·]|(?:\\+[nrt])+")
 
 
 def _names(listed: Sequence[str]) -> list[_Name]:
@@ -386,7 +414,7 @@ class Placeholders:
         """Return what is to be replaced, in order, without overlaps."""
         spans = list(self._named(text))
         if self._contacts:
-            spans += _contacts(text)
+            spans += _contacts(_unescaped(text))
         # A name inside an address goes with it; of two names the longer one is meant.
         spans.sort(key=lambda span: (span.kind == "PERSON", span.start - span.end))
         kept: list[_Span] = []
@@ -578,6 +606,13 @@ def masked(text: str) -> str:
 
 def find_secrets(text: str) -> Iterator[Secret]:
     """Yield every secret in a text; some may overlap."""
+    plain = _unescaped(text)
+    if plain != text:  # in both: a key after a \n, and what holds one
+        yield from _find_secrets(plain)
+    yield from _find_secrets(text)
+
+
+def _find_secrets(text: str) -> Iterator[Secret]:
     lower = text.lower()
     numbers = _LONG_NUMBER.search(text) is not None
     for kind, pattern, hints, real in _SECRETS:

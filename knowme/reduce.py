@@ -346,6 +346,18 @@ def spoken(text: str) -> str:
     return _ENVELOPE.sub("", text)
 
 
+_TASK = re.compile(r"\A\s*#{2,4} ?Task:.*<chat_history>", re.DOTALL | re.IGNORECASE)
+
+
+def is_task(text: str) -> bool:
+    """Tell whether a chat program asks for itself (a title, tags), with the chat in its prompt.
+
+    Nobody said that, and it holds the words of the whole conversation: it is neither remembered
+    nor sent away.
+    """
+    return _TASK.match(text) is not None
+
+
 def is_internal(message: ChatMessage) -> bool:
     """Tell whether a user's message holds nothing of the user: OpenClaw's remark on its work."""
     text = message.content

@@ -41,6 +41,8 @@ BAND = 0.5
 """Standard deviations: nearer to its price than this, a gain is a near tie."""
 QUICK_LOAD_MS = 1_500.0
 """A model that is loaded within this time is as good as loaded."""
+PASTED = 300
+"""A message of more characters, or of several lines, may hold a text that somebody else wrote."""
 NEAR = 0.75
 """How alike a name must be to one that is there to be taken for a slip."""
 
@@ -109,8 +111,8 @@ def directive(text: str, roles: Mapping[str, str]) -> tuple[str, str]:
     ``roles`` maps each role to its model's name. The second part is "", a role (from @role or
     @model-name), "local" or "cloud" (from /local, /cloud, or @ where no role is called so), or
     "?name" where the message begins with an @name that is nearly one: then the message is whole.
-    A directive stands at the beginning, or later as a word by itself within a line, not in code;
-    the first one counts. It is taken out with one space; all else stays as it was written.
+    A directive stands at the beginning, at the end, or in a short line as a word by itself, not in
+    code; the first one counts. It is taken out with one space; all else stays as it was written.
     """
     names = _names(roles)
     if found := _FIRST.match(text):
@@ -120,7 +122,10 @@ def directive(text: str, roles: Mapping[str, str]) -> tuple[str, str]:
     if "@" not in text and "/local" not in (plain := text.lower()) and "/cloud" not in plain:
         return text, ""
     code = [block.span() for block in _FENCE.finditer(text)] if "`" in text else []
+    pasted = "\n" in text.strip() or len(text) > PASTED
     for other in _WITHIN.finditer(text):
+        if pasted and text[other.end() :].strip(_ENDS + " \n"):
+            continue  # a word in what was pasted is nobody's order
         if any(a <= other.start() < b for a, b in code):
             continue
         target = _target(text, other, names)
@@ -342,14 +347,13 @@ def _route(
 def _alternatives(case: _Case, chosen: ModelState) -> list[str]:
     """Return who may be asked when the chosen model fails, in order.
 
-    Those of routing.fallback that pass the gates; else the other local ones. Who asked for a model
+    Those of routing.fallback that pass the gates; where none does, the other local ones. Who asked for a model
     of their own machine is not taken beyond it.
     """
     at_home = case.target == LOCAL or (chosen.local and case.target == chosen.role)
     listed = [_find(case, name) for name in case.settings.routing.fallback]
-    if listed:
-        order = [state for state in listed if state is not None and state in case.free]
-    else:
+    order = [state for state in listed if state is not None and state in case.free]
+    if not [state for state in order if state.role != chosen.role]:
         order = sorted(case.home, key=lambda state: state.role == VISION)
     kept = [s.role for s in order if s.role != chosen.role and (s.local or not at_home)]
     return list(dict.fromkeys(kept))

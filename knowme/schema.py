@@ -164,6 +164,8 @@ def m005_models(conn: apsw.Connection) -> None:
       cost REAL NOT NULL DEFAULT 0,     -- in the money of the model's prices
       first_token_ms REAL NOT NULL DEFAULT 0, total_ms REAL NOT NULL DEFAULT 0);
     CREATE INDEX calls_time ON calls(at_ms);
+    CREATE INDEX calls_answer ON calls(answer_id);
+    CREATE INDEX answers_conversation ON answers(conversation_id);
     CREATE TABLE swaps(                 -- models that came into memory and left it
       id INTEGER PRIMARY KEY,
       at_ms INTEGER NOT NULL,

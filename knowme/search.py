@@ -24,10 +24,13 @@ from numpy.typing import NDArray
 from knowme import memory
 from knowme.dates import days_of
 from knowme.db import rows
+from knowme.egress import labelled
 from knowme.errors import InputError, ModelError
 from knowme.fuse import Candidates, Scores, Weights, fuse
 from knowme.layout import ROLES, Layout
 from knowme.lexical import FOUND, Lexical
+from knowme.privacy import leave
+from knowme.redact import secrets_in
 from knowme.times import known_time, now_ms
 from knowme.types import Hit, Neighbour, Query
 from knowme.words import WORD
@@ -56,6 +59,7 @@ class Searcher:
         self._lexical = Lexical()
         self._mean: tuple[int, int, Vectors] | None = None
         self._last: tuple[str, int, Vectors] | None = None
+        self._leave = leave(home.settings.privacy)
 
     def search(self, query: Query) -> list[Hit]:
         """Return the hits, best first: ``top_k`` of them, or what fits ``budget_tokens``.
@@ -102,14 +106,21 @@ class Searcher:
         """
         try:
             space, embedder = self.home.serving()
-            if space is None or embedder is None:
+            if space is None or embedder is None or self._stays(text):
                 return None, None
             last = self._last
             if last is None or last[:2] != (text, space.id):
-                last = self._last = (text, space.id, embedder.embed([text], "query")[0])
+                with labelled("embedding", classes={"question": self._leave.policy("question")}):
+                    last = self._last = (text, space.id, embedder.embed([text], "query")[0])
             return last[2], space
         except ModelError:
             return None, None
+
+    def _stays(self, text: str) -> bool:
+        """Tell whether a query may not be embedded where the embedder is: elsewhere."""
+        if not self.home.embeds_away():
+            return False
+        return not self._leave.may("question") or bool(secrets_in(text))
 
     def _mean_vector(self, conn: apsw.Connection, space: Space, total: int) -> Vectors:
         """Return the average vector (dims,), of an even sample; kept until memory grows by 5%."""

@@ -20,7 +20,7 @@ import threading
 import unicodedata
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import apsw
@@ -32,13 +32,18 @@ from knowme.db import rows, value
 from knowme.errors import NotFoundError
 from knowme.reduce import is_internal, spoken
 from knowme.times import iso
-from knowme.types import ChatMessage, Message
+from knowme.types import ChatMessage, Message, ToolCall
 from knowme.workspace import Part
 
 SOURCE = "knowme"
 MOST_TURNS = 2_000
-"""Turns since the anchor that are read; there are more only where an old conversation has none."""
+"""Messages of a conversation that are shown, or looked through for one that a client repeats."""
+MOST_OPEN = 200
+"""Messages since the anchor that are read for each question; there are more only where very small
+models, which see none and so move no anchor, have answered a long conversation."""
 TITLE_CHARS = 60
+ANYTHING = ("recalled", ("", ":files", ":memory", ":summary"))
+"""The class of an answer of which nobody knows what it rests on, and its sources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +74,11 @@ class Session:
         return Part("summary", EARLIER, self.earlier.text, self.earlier.sources)
 
 
-def load(conn: apsw.Connection, external_id: str) -> Session:
-    """Return a conversation of ours; an empty one where there is none of this name."""
+def load(conn: apsw.Connection, external_id: str, most: int = MOST_OPEN) -> Session:
+    """Return a conversation of ours; an empty one where there is none of this name.
+
+    ``most``: messages since the anchor that are read, the newest; above the window's length.
+    """
     found = archive.find_conversation(conn, SOURCE, external_id)
     if found is None:
         return Session(external_id)
@@ -82,8 +90,8 @@ def load(conn: apsw.Connection, external_id: str) -> Session:
     anchor, text, because, model, surface = kept
     # A tool's result asks nothing: the answer that follows it belongs to the question before.
     said = [
-        each for each in archive.last_messages(conn, found, MOST_TURNS)
-        if each.seq > anchor and each.text.strip()
+        each for each in archive.last_messages(conn, found, most, anchor)
+        if each.text.strip()
     ]  # fmt: skip
     ids = tuple(int(each) for each in json.loads(because))
     before = [each for each in archive.messages(conn, ids).values() if each.role == "assistant"]
@@ -150,20 +158,24 @@ def _of_answer(
 ) -> tuple[str, tuple[str, ...]]:
     meta = message.meta
     if "local" in meta:
-        if not meta["local"]:
-            return "sent", ()
-        named = meta.get("rests_on", ())
-        sources = tuple(
-            name.partition(":")[2] if name.startswith("recalled") else f":{name}"
-            for name in map(str, named)
-        )
-        return ("recalled", sources) if sources else ("history", ())
+        cls, sources = _of_classes(meta.get("rests_on", ()))
+        return cls if meta["local"] else "sent", sources
     if message.id not in receipts:
-        return "recalled", ("",)  # nobody knows what it rests on
+        return ANYTHING
     at_home, own = receipts[message.id]
     if not at_home:
-        return "sent", ()
+        return "sent", own
     sources = tuple(sorted({*own, *rested}))
+    return ("recalled", sources) if sources else ("history", ())
+
+
+def _of_classes(named: Iterable[str]) -> tuple[str, tuple[str, ...]]:
+    """Return what an answer at home is whose prompt held these classes of memory."""
+    sources = tuple(
+        name.partition(":")[2] if name.startswith("recalled") else f":{name}"
+        for name in map(str, named)
+        if name not in ("question", "history", "sent")
+    )
     return ("recalled", sources) if sources else ("history", ())
 
 
@@ -202,25 +214,86 @@ def _sources(conn: apsw.Connection, uids: Sequence[str]) -> tuple[str, ...]:
 def told(conn: apsw.Connection, external_id: str, messages: Sequence[ChatMessage]) -> list[Turn]:
     """Return the turns of a client that keeps its conversation itself, with their classes.
 
-    They are known again by their words. An answer that is none of this conversation's may rest on
-    anything; what a person or a tool said is history.
+    They are known again by their words, calls of tools by their arguments. An answer that is none
+    of this conversation's may rest on anything; what a person said is history, and so is what a
+    tool returned, but to a remote model that called it.
     """
     found = archive.find_conversation(conn, SOURCE, external_id) if external_id else None
     known: dict[tuple[str, str], Turn] = {}
+    pictures: dict[int, int] = {}
+    calls: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
     if found is not None:
         said = archive.last_messages(conn, found, MOST_TURNS)
-        known = {(turn.role, _plain(turn.text)): turn for turn in classed(conn, said)}
+        for each, turn in zip(said, classed(conn, said), strict=True):
+            known[turn.role, _plain(turn.text)] = turn
+            known[turn.role, _plain(each.text)] = turn  # as it was typed: with its "/cloud"
+        pictures = {each.id: each.meta.get("images", 0) for each in said}
+        if any(message.tool_calls for message in messages):
+            calls = _calls(conn, found)
     turns: list[Turn] = []
     for message in messages:
         same = known.get((message.role, _plain(message.content)))
+        if same is not None and len(message.images) > pictures[same.message_id]:
+            same = None  # "What is this?" was asked before, and not of this picture
+        turn = _told(message, same, calls, turns[-1] if turns else Turn(message))
         if same is not None:
-            turn = Turn(message, same.cls, same.sources, same.seq, same.message_id)
-        elif message.role == "assistant" and message.content.strip():
-            turn = Turn(message, "recalled", ("",))
-        else:
-            turn = Turn(message)
+            turn = replace(turn, seq=same.seq, message_id=same.message_id)
+            if _plain(same.text) != _plain(message.content):
+                turn = replace(turn, message=replace(message, content=same.text))
         turns.append(turn)
     return turns
+
+
+def _told(
+    message: ChatMessage,
+    same: Turn | None,
+    calls: Mapping[tuple[str, str], tuple[str, tuple[str, ...]]],
+    last: Turn,
+) -> Turn:
+    """Return a client's message with its class; ``same`` is the one of ours that it repeats."""
+    told = [calls.get(_call(each), ANYTHING) for each in message.tool_calls]
+    if message.role == "assistant" and message.content.strip():
+        told.append(ANYTHING if same is None else (same.cls, same.sources))
+    if told:
+        cls, sources = _carefully(told)
+        return Turn(message, cls, sources)
+    if same is not None:
+        return Turn(message, same.cls, same.sources)
+    away = message.role == "tool" and last.role != "user" and last.cls == "sent"
+    return Turn(message, "sent" if away else "history")
+
+
+def _carefully(
+    told: Sequence[tuple[str, tuple[str, ...]]],
+) -> tuple[str, tuple[str, ...]]:
+    """Return the class of what has parts of several: the one that is kept closest."""
+    classes = {cls for cls, _ in told}
+    cls = next(each for each in ("recalled", "history", "sent") if each in classes)
+    return cls, tuple(dict.fromkeys(source for _, sources in told for source in sources))
+
+
+def _calls(
+    conn: apsw.Connection, conversation_id: int
+) -> dict[tuple[str, str], tuple[str, tuple[str, ...]]]:
+    """Return the class of each call of a tool that was made in a conversation, and its sources."""
+    made: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
+    for calls, at_home, classes in rows(
+        conn,
+        "SELECT json_extract(receipt, '$.tool_calls'), json_extract(receipt, '$.local'),"
+        " json_extract(receipt, '$.classes') FROM answers"
+        " WHERE conversation_id = ? ORDER BY id DESC LIMIT ?",
+        (conversation_id, MOST_TURNS),
+    ):
+        for call in json.loads(calls or "[]"):
+            key = _call(ToolCall(call["id"], call["name"], call["arguments"]))
+            cls, sources = _of_classes(json.loads(classes or "[]"))
+            own = (cls if at_home else "sent", sources)
+            made[key] = own if key not in made else _carefully((made[key], own))
+    return made
+
+
+def _call(call: ToolCall) -> tuple[str, str]:
+    return call.name, str(_arguments(call.arguments))
 
 
 # --- lists --------------------------------------------------------------------------------------

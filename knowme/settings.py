@@ -224,7 +224,7 @@ class RoutingSettings:
         minimum=0.0,
     )
     fallback: tuple[str, ...] = setting(
-        (), "Roles to try when a model fails, in this order; empty: the other local ones"
+        (), "Roles to try when a model fails, in this order; where none may: the other local ones"
     )
     short_chars: int = setting(100, "A message shorter than this is short", minimum=0)
     explore: float = setting(

@@ -11,33 +11,40 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import apsw
 
 from knowme import ask, prompting, receipts
 from knowme.db import rows
-from knowme.errors import NotFoundError
+from knowme.errors import ModelError, NotFoundError
 from knowme.home import Home
-from knowme.turn import Asked, Call
+from knowme.turn import Asked, Turn
 
 
 def answer(home: Home, receipt_id: int) -> str:
     """Answer the question of a receipt with the first remote model that may; returns its role.
 
-    "" where none may, or where the question is gone. Raises ModelError when it fails.
+    "" where none may, where the question is gone, or where what became of the send is unknown.
+    Raises ModelError when nothing was taken on, and it may be tried later.
     """
     with home.db.read() as conn:
         found = rows(
             conn,
-            "SELECT q.text, c.external_id FROM answers a JOIN messages q ON q.id = a.question_id"
+            "SELECT q.text, c.external_id, q.id FROM answers a JOIN messages q"
+            " ON q.id = a.question_id"
             " JOIN conversations c ON c.id = a.conversation_id WHERE a.id = ?",
             (receipt_id,),
         )
     if not found:
         return ""
-    question, conversation = found[0]
+    question, conversation, number = found[0]
     turn = ask.prepare(home, Asked(question, surface="shadow", remember=False), conversation)
+    if turn.route.stage == "gate":  # who named a model is not taken elsewhere
+        return ""
+    before = tuple(said for said in turn.session.turns if said.message_id < number)
+    turn.session = replace(turn.session, turns=before)
     away = [
         role
         for role, state in turn.states.items()
@@ -46,13 +53,20 @@ def answer(home: Home, receipt_id: int) -> str:
     if not away:
         return ""
     turn.role, turn.stage, turn.note = away[0], "shadow", "a shadow of a local answer"
-    text = asyncio.run(_stream(home, turn))
-    call = turn.calls[-1]
-    home.db.write(lambda conn: _keep(conn, receipt_id, call, text))
+    try:
+        text = asyncio.run(_stream(home, turn))
+    except ModelError as error:
+        home.models.failed(turn.role, error)
+        home.db.write(lambda conn: _put_calls(conn, receipt_id, turn))
+        if error.reached == "no":
+            raise  # the job asks again
+        return ""  # what may have been paid for is not asked for twice
+    home.models.worked(turn.role)
+    home.db.write(lambda conn: _keep(conn, receipt_id, turn, text))
     return turn.role
 
 
-async def _stream(home: Home, turn: ask.Turn) -> str:
+async def _stream(home: Home, turn: Turn) -> str:
     async with home.models.use(turn.role) as engine:
         turn.engine, turn.local = engine.name, engine.local
         prompt = await asyncio.to_thread(prompting.compose_for, home, turn, engine)
@@ -63,8 +77,14 @@ async def _stream(home: Home, turn: ask.Turn) -> str:
     return said if prompt.names is None else prompt.names.restore(said)
 
 
-def _keep(conn: apsw.Connection, receipt_id: int, call: Call, text: str) -> None:
-    receipts.put_call(conn, call, receipt_id)
+def _put_calls(conn: apsw.Connection, receipt_id: int, turn: Turn) -> None:
+    for call in turn.calls:
+        receipts.put_call(conn, call, receipt_id)
+
+
+def _keep(conn: apsw.Connection, receipt_id: int, turn: Turn, text: str) -> None:
+    _put_calls(conn, receipt_id, turn)
+    call = turn.calls[-1]
     row = next(iter(conn.execute("SELECT receipt FROM answers WHERE id = ?", (receipt_id,))), None)
     if row is None:
         raise NotFoundError(f"There is no answer {receipt_id}.", "See: knowme why last")

@@ -10,24 +10,29 @@ Refuses to know: how the router weighs, what a prompt looks like.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import json
 import math
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from knowme import egress, feedback, sessions
 from knowme.db import rows
-from knowme.errors import InputError, NotFoundError
+from knowme.errors import InputError, ModelError, NotFoundError
 from knowme.gain import features
 from knowme.home import Home
-from knowme.intents import classify
+from knowme.intents import Intent, classify
 from knowme.privacy import leave
-from knowme.questions import is_small_talk
+from knowme.questions import follows_on, is_small_talk
 from knowme.redact import secrets_in
-from knowme.route import Budget, Learned, Message, Recall, choose, directive
+from knowme.route import FAST, Budget, Learned, Message, Recall, choose, directive
 from knowme.times import now_ms, zone
-from knowme.turn import Asked, Turn
-from knowme.types import Hit, ModelState, Query, Route, Usage
+from knowme.turn import Asked, Call, Turn
+from knowme.types import ChatMessage, Hit, ModelState, Options, Query, Route, Usage
 from knowme.wire import estimate_tokens
 
 if TYPE_CHECKING:
@@ -38,15 +43,21 @@ if TYPE_CHECKING:
 SOURCE = "knowme"
 UNTRUSTED = "untrusted"
 """What a source marks as neither the person's nor their assistant's: searched, never prompted."""
+KIND_SECONDS = 10.0
+"""The longest that a model is given to say what kind of message it is; loading it counts."""
+KIND_READS = 2_000
+"""Characters of a message that it reads for that."""
 USUAL_ANSWER_TOKENS = 256
 """What an answer is expected to take, where its price is weighed before it is there."""
 
 
 def steer(home: Home, asked: Asked, conversation: str) -> Turn:
     """Return the turn with everything that is known of it before a model is asked."""
-    asked, replaces = _again(home, asked, conversation)
     settings = home.settings
-    question, target = directive(asked.question, _names(home))
+    states = {state.role: state for state in home.models.states()}
+    names = {role: state.model for role, state in states.items()}
+    asked, replaces = _again(home, asked, conversation, names)
+    question, target = directive(asked.question, names)
     if not question.strip() and not asked.images and target:  # "/cloud" alone: the last one again
         raise InputError(f"{asked.question.strip()} alone asks nothing.", "Add your question.")
     session = _session(home, asked, conversation)
@@ -63,41 +74,44 @@ def steer(home: Home, asked: Asked, conversation: str) -> Turn:
     )  # fmt: skip
     turn = Turn(
         asked, question, conversation, now_ms(), session, hits, known, relevance, threshold,
-        intent, Route("", "", 0.0), {state.role: state for state in home.models.states()},
-        vector=vector, replaces=replaces,
+        intent, Route("", "", 0.0), states, vector=vector, replaces=replaces,
     )  # fmt: skip
+    if settings.routing.classifier == "model" and question.strip() and not asked.model:
+        turn.intent = _second_opinion(home, turn)
     turn.route = _route(home, turn)
     return turn
 
 
-def _names(home: Home) -> dict[str, str]:
-    """Return each role with its model's name."""
-    return {state.role: state.model for state in home.models.states()}
-
-
-def _again(home: Home, asked: Asked, conversation: str) -> tuple[Asked, int | None]:
+def _again(
+    home: Home, asked: Asked, conversation: str, names: Mapping[str, str]
+) -> tuple[Asked, int | None]:
     """Return what is asked again and the receipt that it replaces, where nothing new is asked."""
     if not asked.again:
         return asked, None
     with home.db.read() as conn:
         found = rows(
             conn,
-            "SELECT a.id, q.text FROM answers a JOIN messages q ON q.id = a.question_id"
+            "SELECT a.id, q.text, json_extract(q.meta, '$.images') FROM answers a"
+            " JOIN messages q ON q.id = a.question_id"
             " JOIN conversations c ON c.id = a.conversation_id"
-            " WHERE c.source = ? AND c.external_id = ? ORDER BY a.id DESC LIMIT 1",
+            " WHERE c.source = ? AND c.external_id = ? AND q.retired_ms IS NULL"
+            " ORDER BY a.id DESC LIMIT 1",
             (SOURCE, conversation),
         )
     if not found:
         raise NotFoundError("There is no question to ask again.", "Ask one first.")
-    receipt_id, text = found[0]
+    receipt_id, text, images = found[0]
+    if images:
+        raise InputError("The last question held a picture, which is not kept.", "Ask it anew.")
     if asked.again == "retry_cloud" and not asked.model:
-        text = f"/cloud {directive(text, _names(home))[0]}"
+        text = f"/cloud {directive(text, names)[0]}"
     return replace(asked, question=text), int(receipt_id)
 
 
 def _session(home: Home, asked: Asked, conversation: str) -> Session:
     with home.db.read() as conn:
-        session = sessions.load(conn, conversation)
+        most = max(sessions.MOST_OPEN, 2 * home.settings.context.recent_turns)
+        session = sessions.load(conn, conversation, most)
     if asked.again and session.turns:  # the turn that is replaced is no longer in view
         turns = list(session.turns)
         while turns and turns[-1].role == "assistant":
@@ -113,9 +127,11 @@ def _recall(home: Home, asked: Asked, session: Session) -> list[Hit]:
         return []
     if not asked.question.strip() or is_small_talk(asked.question):  # nothing to look for
         return []
+    before = [turn.text for turn in session.turns if turn.role == "user"]
+    leans = before and follows_on(asked.question)
     hits = home.search(
         Query(
-            asked.question,
+            f"{before[-1]} {asked.question}" if leans else asked.question,
             top_k=asked.top_k or home.settings.search.top_k,
             now_ms=asked.now_ms,
             since_ms=asked.since_ms,
@@ -145,7 +161,8 @@ def _route(home: Home, turn: Turn) -> Route:
         turn.relevance, turn.threshold, turn.known,
         tuple(sorted({hit.source for hit in turn.hits})),
     )  # fmt: skip
-    budget = _budget(home)
+    paid = any(not state.local for state in turn.states.values())
+    budget = _budget(home) if paid else None  # else nothing is weighed against it
     return choose(
         message,
         recall,
@@ -167,18 +184,82 @@ def seed(turn: Turn) -> str:
     return hashlib.sha256(place.encode("utf-8", "replace")).hexdigest()
 
 
+def _second_opinion(home: Home, turn: Turn) -> Intent:
+    """Let a model of this machine say what the message is: the fast one, else the primary one.
+
+    Where none can, or none says a clear word in time, what the words say counts.
+    """
+    near = [state for state in turn.states.values() if state.local and not state.down]
+    near.sort(key=lambda state: (state.role != FAST, state.role != home.models.primary))
+    if not near or near[0].engine == "echo":
+        return turn.intent
+    state, words = near[0], turn.intent
+    call = Call("classify", state.role, state.model, state.engine, True, now_ms(), "classifier")
+    turn.calls.append(call)
+    try:
+        said = asyncio.run(asyncio.wait_for(_asked_kind(home, turn.question, call), KIND_SECONDS))
+        found = json.loads(said)["category"]
+    except (ModelError, TimeoutError) as error:
+        call.state, call.error = "failed", str(error) or "It took too long."
+        if isinstance(error, ModelError):
+            home.models.failed(state.role, error)
+        return words
+    except (ValueError, LookupError, TypeError):
+        return words
+    if found not in ("PERSONAL", "COMPLEX"):
+        return words
+    reason = f"{state.role} says so"
+    if found == words.category:
+        return replace(words, reason=reason)
+    return Intent(found, 0.5, "low", reason)
+
+
+async def _asked_kind(home: Home, question: str, call: Call) -> str:
+    system = (files("knowme") / "prompts" / "classify.md").read_text("utf-8").strip()
+    messages = (ChatMessage("system", system), ChatMessage("user", question[:KIND_READS]))
+    schema = {
+        "type": "object", "properties": {"category": {"enum": ["PERSONAL", "COMPLEX"]}},
+        "required": ["category"], "additionalProperties": False,
+    }  # fmt: skip
+    options = Options(max_tokens=16, temperature=0.0, json_schema=schema)
+    said = ""
+    async with home.models.use(call.role) as engine:
+        if not engine.local:  # what is known before it is built may be wrong
+            return ""
+        call.model, call.engine = engine.model, engine.name
+        async with aclosing(engine.stream(messages, options)) as chunks:  # type: ignore[type-var]
+            async for chunk in chunks:
+                said += chunk.text
+                call.usage = chunk.usage or call.usage
+    call.state = "done"
+    return said
+
+
 def _prompt_tokens(home: Home, turn: Turn) -> int:
     """Estimate what a prompt of this message will take, before it is composed."""
     asked, settings = turn.asked, home.settings
-    earlier = sum(estimate_tokens(each.content) for each in asked.turns or ())
-    if asked.turns is None:
-        earlier = min(
-            sum(estimate_tokens(each.text) for each in turn.session.turns),
-            settings.ask.history_tokens,
-        )
+    earlier = _earlier_tokens(turn, settings.ask.history_tokens)
     notes = min(sum(estimate_tokens(hit.text) for hit in turn.hits), settings.ask.recalled_tokens)
     system = max(settings.ask.system_tokens, estimate_tokens(asked.system_prompt))
     return earlier + notes + system + estimate_tokens(turn.question)
+
+
+def _earlier_tokens(turn: Turn, budget: int) -> int:
+    """Estimate the earlier turns as they will be cut; of a client, what its tools said just now."""
+    given = turn.asked.turns
+    if given is None:
+        said, after = [each.text for each in turn.session.turns], 0
+    else:
+        asks = max((at for at, each in enumerate(given) if each.role == "user"), default=-1)
+        now = asks if not turn.question.strip() and given and given[-1].role == "tool" else None
+        said = [each.content for each in given[:now]]
+        after = 0 if now is None else sum(estimate_tokens(each.content) for each in given[now:])
+    tokens = 0
+    for text in reversed(said):
+        if tokens >= budget:
+            return budget + after
+        tokens += estimate_tokens(text)
+    return min(tokens, budget) + after
 
 
 def _budget(home: Home) -> Budget:
@@ -190,10 +271,10 @@ def _budget(home: Home) -> Budget:
     return Budget(spent, monthly, egress.month_elapsed(at_ms, tz))
 
 
-def _learned(home: Home, turn: Turn, message: Message, budget: Budget) -> Learned | None:
+def _learned(home: Home, turn: Turn, message: Message, budget: Budget | None) -> Learned | None:
     """Ask the learned model, where a remote one could be chosen at all."""
     away = [state for state in turn.states.values() if not state.local and not state.down]
-    if not away or not home.settings.routing.learned:
+    if not away or budget is None or not home.settings.routing.learned:
         return None
     gain, turn.policy_id, turn.fingerprint = home.gain()
     turn.features = features(turn.question)
@@ -225,6 +306,14 @@ def cost_of(state: ModelState, usage: Usage) -> float:
     return (
         usage.prompt_tokens * state.price_in + usage.answer_tokens * state.price_out
     ) / 1_000_000
+
+
+def estimated(
+    model: str, messages: Sequence[ChatMessage], said: str, took_ms: float = 0.0
+) -> Usage:
+    """Return what a call took that ended before it could tell: what may have been paid counts."""
+    prompt = sum(estimate_tokens(message.content) for message in messages)
+    return Usage(model, prompt, answer_tokens=estimate_tokens(said), total_ms=took_ms)
 
 
 def observation(turn: Turn) -> NDArray[Any] | None:

@@ -107,7 +107,10 @@ class Switched:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The whole answer, who gave it, what it cost, and the number of its receipt."""
+    """The whole answer, who gave it, what it cost, and the number of its receipt.
+
+    ``sources`` are those of the model that answered: not those of Started where it was another.
+    """
 
     answer: str
     usage: Usage
@@ -117,6 +120,7 @@ class Done:
     model: str
     cost: float
     tool_calls: tuple[ToolCall, ...] = ()
+    sources: tuple[Hit, ...] = ()
 
 
 Event = Started | Delta | Switched | Done
@@ -186,9 +190,13 @@ class Turn:
 
     @property
     def usage(self) -> Usage | None:
-        """Return the usage of the call that answered."""
-        done = [call.usage for call in self.calls if call.purpose == "answer" and call.usage]
-        return done[-1] if done else None
+        """Return the usage of the call that answered, not of one that failed before."""
+        for call in reversed(self.calls):
+            if call.purpose == "answer":
+                return (
+                    call.usage if call.state in ("done", "cut") and self.role == call.role else None
+                )
+        return None
 
     @property
     def cost(self) -> float:
@@ -199,7 +207,10 @@ class Turn:
     def rests_on(self) -> tuple[str, ...]:
         """Return the classes of memory that the answer may repeat."""
         classes = () if self.context is None else self.context.classes
-        return tuple(name for name in classes if name not in ("question", "history", "sent"))
+        quoted = {quote["uid"] for quote in self.quotes}
+        said = {f"recalled:{hit.source}": None for hit in self.hits if hit.uid in quoted}
+        kept = dict.fromkeys(n for n in classes if n not in ("question", "history", "sent"))
+        return tuple({**kept, **said})
 
     def forget_attempt(self) -> None:
         """Begin anew with another model."""

@@ -126,7 +126,9 @@ class Server:
         if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
             what = f"{where} did not take the connection within {CONNECT_SECONDS:g} seconds."
         elif isinstance(error, httpx.ConnectError):
-            what = f"{where} refused the connection."
+            unknown = re.search(r"name|getaddrinfo|resolution", str(error), re.IGNORECASE)
+            told = "is not found: there is no such host" if unknown else "refused the connection"
+            what = f"{where} {told}."
         elif isinstance(error, httpx.TimeoutException):
             what = f"{where} sent nothing for {self.timeout_seconds:g} seconds."
             hint = "Ask again, or raise timeout_seconds: a model may load."
@@ -143,7 +145,7 @@ class Server:
         took nothing on (503, 429 and the rest of 4xx).
         """
         said = said_in(body)
-        said = f" It said: {self.hidden(said)}" if said else ""
+        said = f" It said: {self.hidden(said).rstrip('. ')}." if said else ""
         where = f"{self.name} at {self.url}"
         wait = seconds_of(retry_after)
         if status in (401, 403):

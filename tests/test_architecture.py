@@ -25,8 +25,7 @@ RANKS = [
     {"home"},
     {"sessions"},
     {"models", "route", "context", "follow", "fuse", "layout", "lexical", "search", "quotes"},
-    {"compress", "workspace", "reduce", "privacy", "rules"}
-    | {"breaker", "feedback", "residency"},
+    {"compress", "workspace", "reduce", "privacy", "rules"} | {"breaker", "feedback", "residency"},
     {"archive", "memory", "facts", "profile", "egress", "redact"},
     {"plugins", "config", "configfile", "legacy", "db", "schema", "lock", "modelstore", "convert"},
     {"gain", "intents"},

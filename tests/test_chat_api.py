@@ -143,6 +143,21 @@ def test_a_field_that_is_wrong_is_named(client, field, body):
     assert reply.status_code == 422 and field in reply.json()["error"].replace('"', "'")
 
 
+@pytest.mark.parametrize(
+    ("told", "method", "path", "body"),
+    [
+        ("days must be a whole number from 1", "GET", "/api/llm/stats?days=-1", None),
+        ("limit must be a whole number from 1", "GET", "/egress?limit=x", None),
+        ("how must be 'regenerate' or 'retry_cloud'; it was \"x\"", "POST", "/api/chat/again",
+         {"session_id": "a", "how": "x"}),
+        ("rating is missing", "POST", "/rate", {"session_id": "a"}),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_in_words_with_its_own_name(client, told, method, path, body):
+    reply = client.request(method, path, json=body)
+    assert reply.status_code == 422 and reply.json()["error"].startswith(told)
+
+
 def test_a_picture_is_known_by_its_bytes():
     for raw, kind in (
         (b"\x89PNG\r\n\x1a\n0", "png"),
@@ -196,6 +211,18 @@ def test_who_waits_for_an_earlier_answer_holds_no_place_of_others(scripted):
         assert {each.result()["answer"] for each in [*same, *others]} == {"One done."}
     told = client.ok("GET", "/api/sessions/a")["messages"]
     assert [m["role"] for m in told] == ["user", "assistant"] * 6
+
+
+def test_an_answer_of_the_older_path_that_is_stopped_says_so(scripted):
+    gate = threading.Event()
+    client, model = scripted(["One ", ("wait", gate), "two."])
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(client.post, "/query", json={"query": "Count?", "conversation": "a"})
+        until(lambda: len(model.asked) == 1)
+        until(lambda: client.ok("POST", "/api/chat/cancel", session_id="a")["cancelled"])
+        reply = asking.result(10)
+        gate.set()
+    assert reply.status_code == 409 and "stopped" in reply.json()["error"]
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -323,11 +350,12 @@ def test_a_rating_is_kept_with_the_choice_it_is_of(two_models):
     for body in (
         {"receipt_id": told["receipt_id"], "rating": "up"},
         {"session_id": "a", "rating": 2, "better": "cloud"},
+        {"session_id": "a", "better": "same"},
     ):
         assert client.ok("POST", "/rate", **body)["receipt_id"] == told["receipt_id"]
     with home.db.read() as conn:
         kept = rows(conn, "SELECT kind, value FROM outcomes ORDER BY id")
-    assert kept == [("up", ""), ("rating", "2"), ("better", "cloud")]
+    assert kept == [("up", ""), ("rating", "2"), ("better", "cloud"), ("better", "same")]
 
 
 @pytest.mark.parametrize(
@@ -336,6 +364,7 @@ def test_a_rating_is_kept_with_the_choice_it_is_of(two_models):
         (422, {"rating": "up"}),
         (422, {"receipt_id": 1, "session_id": "a", "rating": "up"}),
         (422, {"session_id": "a", "rating": 6}),
+        (422, {"session_id": "a"}),
         (422, {"session_id": "a", "rating": "up", "better": "neither"}),
         (404, {"session_id": "nowhere", "rating": "up"}),
         (404, {"receipt_id": 999, "rating": 5}),

@@ -62,6 +62,12 @@ def test_a_role_that_cannot_be_built_hides_no_other(findings):
     assert (primary.state, primary.found) == ("ok", "primary: echo (echo), local")
 
 
+def test_a_role_without_its_address_is_told_with_its_own_setting(findings):
+    yaml = "models: {primary: {engine: echo}, cloud: {engine: openai, model: x}}\n"
+    _, cloud = findings(yaml)["roles"]
+    assert "models.cloud.url is empty" in cloud.found and "set models.cloud.url" in cloud.mend
+
+
 def test_a_home_without_models_or_rules_has_no_lines_about_them(findings):
     assert not {"roles", "rules"} & set(findings("engine: {kind: echo}\n"))
 
@@ -89,3 +95,12 @@ def test_a_bad_pattern_is_told_with_its_position(findings):
     rules = "engine: {kind: echo}\nrouting: {rules: [{pattern: '(', model: x}]}\n"
     (rule,) = findings(rules)["rules"]
     assert rule.state == "broken" and "position" in rule.found
+
+
+@pytest.mark.parametrize(("url", "warned"), [("https://8.8.8.8", True), ("http://10.0.0.7", False)])
+def test_a_model_of_ones_own_at_a_public_address_is_a_warning(findings, url, warned):
+    far = f"far: {{engine: openai, model: m, local: true, url: '{url}/v1'}}"
+    # Offline, so that doctor asks nobody.
+    told = findings(f"offline: true\nmodels: {{primary: {{engine: echo}}, {far}}}\n")["roles"]
+    found = next(each.found for each in told if each.found.startswith("far"))
+    assert ("public address" in found) is warned

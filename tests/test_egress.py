@@ -17,7 +17,7 @@ from knowme.egress import Ledger, labelled
 from knowme.errors import NotFoundError, OfflineError, StoreError
 from knowme.home import Home
 from knowme.seams import Gate
-from knowme.settings import PrivacySettings, Settings
+from knowme.settings import EngineSettings, ModelSettings, PrivacySettings, Settings
 from knowme.types import ChatMessage, Options
 
 KEY = "sk-" + "proj-" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4"
@@ -171,6 +171,15 @@ def test_no_key_stands_in_the_ledger(home, elsewhere, tmp_path):
         assert [row["url"] for row in rows(home)][1] == "https://api.example.com/v1/x"
 
 
+def test_a_configured_key_that_looks_like_a_word_is_not_kept_either(home):
+    settings = Settings(
+        engine=EngineSettings(api_key="plainkey"), models=(ModelSettings(api_key="another key"),)
+    )
+    row = Ledger(home.db, settings).leaving(AWAY, b'{"a": "plainkey, another key, short"}')
+    with home.db.read() as conn:
+        assert egress.body(conn, row) == '{"a": "[api key], [api key], short"}'
+
+
 def test_bodies_are_kept_only_where_that_is_wanted(home):
     ledger = Ledger(home.db, Settings(privacy=PrivacySettings(keep_bodies=False)))
     row = ledger.leaving(AWAY, b'{"model": "big"}')
@@ -273,6 +282,23 @@ def test_a_label_ends_even_where_another_context_ends_it():
     contextvars.copy_context().run(next, generator)
     generator.close()
     assert egress._label.get() is None
+
+
+def test_a_list_of_models_within_an_answer_holds_nothing_of_it(home):
+    with labelled("answer", model="big", classes={"question": "allow"}) as label:
+        listing = home.ledger.leaving("https://api.example.com/v1/models", b"")
+        answer = home.ledger.leaving(AWAY, b"{}")
+    assert label.rows == [listing, answer]
+    told = [(row["purpose"], row["classes"]) for row in rows(home)]
+    assert told == [("answer", {"question": "allow"}), ("model list", {})]
+
+
+@pytest.mark.parametrize("deep", [400, 900, 3_000, 100_000])
+def test_a_body_however_deep_is_noted_and_its_secrets_are_masked(home, deep):
+    text = '{"a":' * deep + f'"my key is {KEY}"' + "}" * deep
+    number = home.ledger.leaving(AWAY, text.encode())
+    with home.db.read() as conn:
+        assert KEY not in egress.body(conn, number)
 
 
 # --- money ----------------------------------------------------------------------------------------
@@ -436,6 +462,20 @@ def test_a_dry_run_shows_what_would_leave_and_sends_nothing(capsys, folder, else
     assert elsewhere.bodies == []
     with Home.open(folder) as home:
         assert rows(home) == []
+
+
+def test_a_dry_run_shows_in_words_what_stays_here(capsys, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("KNOWME_ASK_THRESHOLD", "0")
+    note = tmp_path / "heating.md"
+    note.write_text("# Heating\n\nOn 3 March we chose the heat pump of Nordwind.\n", "utf-8")
+    assert knowme(capsys, folder, "import-file", str(note))[0] == 0
+    asked = "/cloud what did we choose for the heating"
+    code, out, err = knowme(capsys, folder, "egress", "--dry-run", asked)
+    assert code == 0, err
+    stays = out.partition("Stays here (1):")[2]
+    assert "privacy.recalled: deny" in stays and "the heat pump of Nordwind" in stays
+    code, out, err = knowme(capsys, folder, "route", asked)
+    assert code == 0 and "stays here: 1 piece" in out, err
 
 
 def test_a_dry_run_without_a_remote_model_says_that_nothing_can_leave(capsys, folder):

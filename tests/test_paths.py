@@ -2,14 +2,17 @@
 
 import asyncio
 import json
+import threading
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from served import home_of, model_server
 
-from knowme import egress, feedback, net, shadow
+from knowme import egress, feedback, intents, net, sessions, shadow
 from knowme.ask import Asked, Delta, Done, Started, Switched, ask, preview, why
 from knowme.db import rows, value
 from knowme.errors import InputError, ModelError, NotFoundError
+from knowme.prompting import MayNotLeaveError, keep_from_leaving
 from knowme.receipts import rate
 from knowme.sync import store
 from knowme.types import ChatMessage, Options, Record
@@ -229,8 +232,7 @@ def test_an_answer_asked_again_replaces_the_last_one_and_is_an_outcome(two):
     assert done.role == "cloud" and cloud.asked[0]["messages"][-1]["content"] == KNOTS
     with home.db.read() as conn:
         assert rows(conn, "SELECT kind FROM outcomes") == [("retry_cloud",)]
-        assert value(conn, "SELECT count(*) FROM messages WHERE retired_ms IS NULL"
-                           " AND conversation_id IN (SELECT conversation_id FROM answers)") == 2  # fmt: skip
+    assert shown_of(home, "s") == [KNOTS, "From the cloud."]
     run(home, "/local Go on.", conversation="s")
     assert "From home." not in words_sent(own).partition("Go on.")[0].rpartition(KNOTS)[2]
 
@@ -240,8 +242,12 @@ def test_a_rating_is_kept_for_the_answer_it_is_about(two):
     number = run(home, KNOTS)[-1].receipt_id
     assert rate(home, "last", "rating", "2") == number
     with home.db.read() as conn:
-        assert rows(conn, "SELECT c.answer_id, o.kind, o.value FROM outcomes o"
-                          " JOIN choices c ON c.id = o.choice_id") == [(number, "rating", "2")]  # fmt: skip
+        found = rows(
+            conn,
+            "SELECT c.answer_id, o.kind, o.value FROM outcomes o JOIN choices c"
+            " ON c.id = o.choice_id",
+        )
+    assert found == [(number, "rating", "2")]
     with pytest.raises(InputError, match="9"):
         rate(home, "last", "rating", "9")
 
@@ -252,11 +258,11 @@ def test_a_shadow_answer_is_kept_for_comparison_only_where_it_may_leave(tmp_path
         model_server(["far"]) as cloud,
         home_of(
             tmp_path / "home", models={"primary": near(own), "cloud": remote(cloud)},
-            routing={"shadow": 1.0},
+            routing={"shadow": 1.0, "learned": False},
         ) as home,
     ):  # fmt: skip
         lived(home)
-        number = run(home, f"/local {KNOTS}")[-1].receipt_id
+        number = run(home, KNOTS)[-1].receipt_id
         with home.db.read() as conn:
             assert rows(conn, "SELECT kind FROM jobs") == [("shadow",)]
         assert shadow.answer(home, number) == "cloud"
@@ -421,3 +427,405 @@ def test_offline_nothing_remote_is_asked_and_the_wall_stands_as_long_as_the_home
 
 def test_feedback_names_are_the_ones_that_asking_again_uses():
     assert {"regenerate", "retry_cloud"} <= set(feedback.KINDS)
+
+
+# --- what was found by looking for trouble --------------------------------------------------------
+
+
+def calls_of(home):
+    with home.db.read() as conn:
+        return rows(conn, "SELECT role, state, stage, reason FROM calls ORDER BY id")
+
+
+def shown_of(home, conversation):
+    with home.db.read() as conn:
+        return [turn.text for turn in sessions.load(conn, conversation).turns]
+
+
+def test_the_call_of_a_model_that_stepped_in_says_why_it_did(two):
+    home, _, cloud = two
+    cloud.scripts = [["The Alexander ", "cut"]]
+    run(home, f"/cloud {KNOTS}")
+    (_, _, asked, _), (role, _, stage, reason) = calls_of(home)
+    assert (asked, role, stage) == ("gate", "primary", "fallback")
+    assert "cloud" in reason and "broke off" in reason
+
+
+def test_a_model_that_is_asked_once_more_did_not_step_in_for_another(two):
+    home, own, _ = two
+    own.scripts = [["Half", "cut"], ["Whole."]]
+    assert run(home, f"/local {KNOTS}")[-1].answer == "Whole."
+    assert [(state, stage) for _, state, stage, _ in calls_of(home)] == [
+        ("failed", "gate"), ("done", "gate"),
+    ]  # fmt: skip
+
+
+def test_an_answer_begins_once_even_where_no_model_says_the_end_of_it(tmp_path):
+    with (
+        model_server(["Half", "cut"]) as cloud,
+        home_of(
+            tmp_path / "home",
+            models={"primary": {"engine": "echo", "model": "tiny-100m"}, "cloud": remote(cloud)},
+        ) as home,
+    ):
+        events = run(home, "/cloud Which opera do I like best?")
+    assert [type(event) for event in events].count(Started) == 1
+    assert events[-1].usage.prompt_tokens == 0 and events[-1].cost > 0, "who broke off is paid"
+    assert "don't know" in events[-1].answer
+
+
+def test_a_cut_answer_is_paid_for_as_far_as_anyone_can_tell(two):
+    home, _, cloud = two
+    held = threading.Event()
+    cloud.scripts = [["The Alexander polynomial ", ("wait", held), "is long."]]
+
+    async def leave():
+        stream = ask(home, Asked(f"/cloud {KNOTS}", conversation="s"))
+        async for event in stream:
+            if isinstance(event, Delta):
+                break
+        await stream.aclose()
+
+    asyncio.run(leave())
+    held.set()
+    with home.db.read() as conn:
+        ((state, cost, prompt, answer),) = rows(
+            conn, "SELECT state, cost, prompt_tokens, answer_tokens FROM calls"
+        )
+        assert state == "cut" and prompt > 10 and answer > 1
+        assert egress.spent(conn, 0) == pytest.approx(cost) and cost > 0
+        assert egress.listed(conn, 1)[0]["cost"] == pytest.approx(cost)
+        assert value(conn, "SELECT model FROM answers") == "big"
+
+
+def test_who_was_answering_when_the_asker_left_is_told_truly(two):
+    home, own, cloud = two
+    held = threading.Event()
+    cloud.scripts = [["Half", "cut"]]
+    own.scripts = [["At home", ("wait", held), " again."]]
+
+    async def leave():
+        stream = ask(home, Asked(f"/cloud {KNOTS}"))
+        switched = False
+        async for event in stream:
+            if switched and isinstance(event, Delta):
+                break
+            switched = switched or isinstance(event, Switched)
+        await stream.aclose()
+
+    asyncio.run(leave())
+    held.set()
+    assert (why(home)["role"], why(home)["model"]) == ("primary", "near-7b")
+
+
+def test_what_was_refused_costs_nothing(two):
+    home, _, cloud = two
+    cloud.scripts = [[("status", 429, {})]]
+    run(home, f"/cloud {KNOTS}")
+    with home.db.read() as conn:
+        assert egress.spent(conn, 0) == 0
+
+
+def test_an_answer_asked_again_in_vain_keeps_the_one_there_was(two):
+    home, own, _ = two
+    run(home, KNOTS, conversation="s", model="primary")
+    own.scripts = [[("status", 400, {})]]
+    for _ in range(2):
+        with pytest.raises(ModelError, match="400"):
+            run(home, "", conversation="s", again="regenerate", model="primary")
+        assert shown_of(home, "s") == [KNOTS, "From home."]
+    own.scripts = [["Better."]]
+    assert run(home, "", conversation="s", again="regenerate", model="primary")[-1].answer
+    assert shown_of(home, "s") == [KNOTS, "Better."]
+    assert "From home." not in words_sent(own)
+
+
+def test_a_model_that_did_not_answer_is_not_the_one_that_answered_last(two):
+    home, own, _ = two
+    own.scripts = [[("status", 400, {})]]
+    with pytest.raises(ModelError, match="400"):
+        run(home, KNOTS, conversation="s", model="primary")
+    with home.db.read() as conn:
+        assert sessions.load(conn, "s").model == ""
+
+
+def test_a_fallback_that_costs_only_for_its_prompt_costs(tmp_path):
+    with (
+        model_server([("status", 500, {})]) as cloud,
+        model_server(["second"]) as other,
+        home_of(
+            tmp_path / "home", routing={"fallback": ["spare", "primary"]},
+            models={"primary": remote(cloud), "spare": remote(other, price_out=0.0)},
+        ) as home,
+    ):  # fmt: skip
+        with pytest.raises(ModelError, match="500"):
+            run(home, f"@primary {KNOTS}")
+    assert not other.asked
+
+
+@pytest.fixture
+def tied(tmp_path):
+    """Give a function that opens a home whose gain and price are equal, with check set."""
+
+    @contextmanager
+    def opened(own, cloud):
+        models = {"primary": near(own), "cloud": remote(cloud)}
+        with home_of(tmp_path / "first", models=models) as home:
+            seen = preview(home, Asked(KNOTS)).route
+        tie = {"uncertain": "check", "worth": seen.cost / seen.gain}
+        with home_of(tmp_path / "home", models=models, routing=tie) as home:
+            yield home
+
+    return opened
+
+
+def test_a_doubtful_answer_is_better_than_none(tied):
+    with (
+        model_server(["Hm."], ['{"good": false}'], ["Hm, still."], model="near-7b") as own,
+        model_server([("status", 500, {})]) as cloud,
+        tied(own, cloud) as home,
+    ):
+        assert run(home, KNOTS)[-1].answer == "Hm, still."
+        assert len(cloud.asked) == 1
+
+
+def test_a_call_of_a_tool_is_not_looked_at_as_if_it_were_an_answer(tied):
+    call = {"index": 0, "id": "c1", "function": {"name": "look", "arguments": "{}"}}
+    with (
+        model_server([{"tool_calls": [call]}], ['{"good": false}'], model="near-7b") as own,
+        model_server(["Surely."]) as cloud,
+        tied(own, cloud) as home,
+    ):
+        assert run(home, KNOTS, options=Options(tools=(TOOL,)))[-1].tool_calls
+        assert not cloud.asked
+
+
+def test_who_asked_for_this_machine_is_not_shadowed_by_the_cloud(tmp_path):
+    with (
+        model_server(["home"], model="near-7b") as own,
+        model_server(["far"]) as cloud,
+        home_of(
+            tmp_path / "home", models={"primary": near(own), "cloud": remote(cloud)},
+            routing={"shadow": 1.0},
+        ) as home,
+    ):  # fmt: skip
+        numbers = [
+            run(home, f"/local {KNOTS}")[-1].receipt_id,
+            run(home, KNOTS, model="primary")[-1].receipt_id,
+        ]
+        with home.db.read() as conn:
+            assert not rows(conn, "SELECT kind FROM jobs")
+        assert shadow.answer(home, numbers[0]) == ""
+    assert not cloud.asked
+
+
+def test_a_shadow_is_asked_what_the_local_model_was_asked_and_no_more(shadowed):
+    home, _, cloud = shadowed(history="allow")
+    run(home, "My knot is a trefoil.", conversation="s")  # told, not asked: no "I don't know"
+    number = run(home, KNOTS, conversation="s")[-1].receipt_id
+    run(home, "And now something else.", conversation="s")
+    assert shadow.answer(home, number) == "cloud"
+    assert [m["content"] for m in cloud.asked[0]["messages"][1:]] == [
+        "My knot is a trefoil.", "home", KNOTS,
+    ]  # fmt: skip
+
+
+def test_a_shadow_whose_fate_is_unknown_is_noted_and_not_asked_again(shadowed):
+    home, _, cloud = shadowed()
+    cloud.scripts = [["Half", "cut"]]
+    number = run(home, KNOTS)[-1].receipt_id
+    assert shadow.answer(home, number) == ""
+    with home.db.read() as conn:
+        ((state, cost),) = rows(conn, "SELECT state, cost FROM calls WHERE purpose = 'shadow'")
+        assert state == "failed" and cost > 0 and egress.spent(conn, 0) == pytest.approx(cost)
+    cloud.scripts = [[("status", 429, {})]]
+    with pytest.raises(ModelError, match="429"):  # nothing was taken on: the job tries later
+        shadow.answer(home, number)
+
+
+@pytest.fixture
+def shadowed(tmp_path):
+    """Give a function that opens a home whose local answers are all shadowed."""
+    with ExitStack() as stack:
+
+        def opened(**privacy):
+            own = stack.enter_context(model_server(["home"], model="near-7b"))
+            cloud = stack.enter_context(model_server(["far"]))
+            home = stack.enter_context(
+                home_of(
+                    tmp_path / "home", models={"primary": near(own), "cloud": remote(cloud)},
+                    routing={"shadow": 1.0, "learned": False}, privacy=privacy,
+                )
+            )  # fmt: skip
+            return home, own, cloud
+
+        yield opened
+
+
+def test_asking_the_cloud_again_teaches_the_router_as_a_rating_does(two):
+    home, *_ = two
+    home.gain()
+    run(home, KNOTS, conversation="s", model="primary")
+    before = home._gain
+    run(home, "", conversation="s", again="retry_cloud")
+    assert home._gain is not before, "what was learned is looked for anew"
+
+
+def test_another_process_that_learned_is_heard(two):
+    home, *_ = two
+    gain, number, fingerprint = home.gain()
+    assert number is None
+    home.db.write(
+        lambda conn: conn.execute(
+            "INSERT INTO policies(fingerprint, state, model, outcomes, created_ms)"
+            " VALUES(?, 'in_use', ?, 30, 1)",
+            (fingerprint, gain.dumps()),
+        )
+    )
+    assert home.gain()[1] == 1
+
+
+def test_a_client_with_a_long_conversation_of_its_own_is_not_too_long_for_home(two):
+    home, *_ = two
+    long = tuple(
+        ChatMessage(("user", "assistant")[n % 2], f"{n} " + "many words of no weight " * 200)
+        for n in range(40)
+    )
+    assert not run(home, KNOTS, turns=long)[0].route.refused
+    assert run(home, KNOTS, turns=long, model="primary")[-1].answer == "From home."
+
+
+def test_a_model_tells_personal_from_complex_where_the_settings_say_so(tmp_path):
+    kinds = ['{"category": "PERSONAL"}'], ["Not a word of JSON."]
+    with (
+        model_server(*kinds, model="kind-1b") as fast,
+        model_server(["home"], model="near-7b") as own,
+        model_server(["far"]) as cloud,
+        home_of(
+            tmp_path / "home", routing={"classifier": "model"},
+            models={"primary": near(own), "fast": near(fast, model="kind-1b"),
+                    "cloud": remote(cloud)},
+        ) as home,
+    ):  # fmt: skip
+        by_words = intents.classify(KNOTS, None).category
+        started = run(home, KNOTS)[0]
+        assert (by_words, started.route.category) == ("COMPLEX", "PERSONAL")
+        assert KNOTS in fast.asked[0]["messages"][-1]["content"]
+        with home.db.read() as conn:
+            purposes = rows(conn, "SELECT purpose, role, answer_id FROM calls ORDER BY id")
+        assert purposes[0] == ("classify", "fast", 1)
+        assert run(home, KNOTS)[0].route.category == "COMPLEX", "no clear word: by the words"
+
+
+def test_a_classifier_that_is_down_or_away_is_done_without(tmp_path):
+    with (
+        model_server(["far"]) as cloud,
+        home_of(
+            tmp_path / "home", routing={"classifier": "model"}, models={"primary": remote(cloud)}
+        ) as home,
+    ):
+        assert run(home, KNOTS)[-1].answer == "far"
+    assert len(cloud.asked) == 1, "what the message is, is nobody's business elsewhere"
+
+
+def test_a_picture_is_not_kept_so_a_question_with_one_cannot_be_asked_again(tmp_path):
+    with (
+        model_server(["A cat."], model="near-7b") as own,
+        home_of(tmp_path / "home", models={"primary": near(own, images=True)}) as home,
+    ):
+        picture = "data:image/png;base64,AAAA"
+        run(home, "What is this?", conversation="s", images=(picture,))
+        with pytest.raises(InputError, match="picture"):
+            run(home, "", conversation="s", again="regenerate")
+        assert shown_of(home, "s") == ["What is this?", "A cat."]
+
+
+def test_what_is_told_is_not_answered_as_if_it_were_asked(two):
+    home, *_ = two
+    assert run(home, "My knot is a trefoil.", surface="chat")[-1].answer == "From home."
+    assert "don't know" in run(home, "What is my favourite opera by Verdi?")[-1].answer
+
+
+def test_what_an_answer_rests_on_is_told_of_the_model_that_gave_it(two):
+    home, _, cloud = two
+    cloud.scripts = [["It ", "cut"]]
+    started, *_, done = run(home, f"@cloud {PUMP}")
+    assert not started.sources, "they may not leave"
+    assert [hit.uid for hit in done.sources] == [hit["uid"] for hit in why(home)["used"]] != []
+
+
+def test_where_no_model_was_asked_a_thumb_teaches_nothing_of_models(two):
+    home, *_ = two
+    number = run(home, "What is my favourite opera by Verdi?")[-1].receipt_id
+    rate(home, str(number), "down")
+    number = run(home, KNOTS)[-1].receipt_id
+    rate(home, str(number), "down")
+    with home.db.read() as conn:
+        seen = rows(conn, "SELECT features IS NOT NULL FROM choices ORDER BY id")
+    assert seen == [(0,), (1,)]
+
+
+def test_a_small_window_that_answers_once_does_not_cut_the_thread_for_the_others(tmp_path):
+    told = "It has many crossings, and each of them counts. " * 3
+    with (
+        model_server([told], model="near-7b") as own,
+        model_server([told], model="mid-3b") as mid,
+        home_of(
+            tmp_path / "home",
+            models={"primary": near(own), "mid": near(mid, context_tokens=1024, model="mid-3b")},
+        ) as home,
+    ):  # fmt: skip
+        for n, role in enumerate(("primary", "primary", "primary", "mid", "primary")):
+            run(home, f"@{role} Tell of knot {n}.", conversation="s")
+    assert "knot 0" not in json.dumps(mid.asked[0]["messages"][1:]), "its window is small"
+    assert all(f"knot {n}." in json.dumps(own.asked[-1]["messages"][1:]) for n in range(5))
+
+
+def test_a_directive_that_a_client_repeats_is_known_again_and_not_sent(two):
+    home, own, cloud = two
+    run(home, f"/cloud {KNOTS}", conversation="s", surface="api", turns=())
+    turns = (ChatMessage("user", f"/cloud {KNOTS}"), ChatMessage("assistant", "From the cloud."))
+    for server, role in ((own, "primary"), (cloud, "cloud")):
+        run(home, "And the trefoil?", conversation="s", surface="api", turns=turns, model=role)
+        assert [m["content"] for m in server.asked[-1]["messages"][1:]] == [
+            KNOTS, "From the cloud.", "And the trefoil?",
+        ]  # fmt: skip
+
+
+# --- what a client may not send straight --------------------------------------------------------
+
+
+def test_a_plain_model_name_is_no_way_around_what_may_not_leave(two):
+    home, own, _ = two
+    own.scripts = [["You ordered a heat pump for 8,400 euros from Borges."]]
+    answer = run(home, PUMP, conversation="s")[-1].answer
+    said = [ChatMessage("user", PUMP), ChatMessage("assistant", answer)]
+    home.db.write(lambda conn: sessions.remember_thread(conn, said, "s", 1_772_000_000_000))
+    again = [*said, ChatMessage("user", "And why?")]
+    with pytest.raises(MayNotLeaveError, match="recalled"):
+        keep_from_leaving(home, "cloud", again, Options())
+    keep_from_leaving(home, "cloud", [ChatMessage("user", "And why?")], Options())
+    secret = [ChatMessage("user", "Is sk-proj-Zx81LmQp93Vb27Rt56Wy04Ku good?")]
+    with pytest.raises(MayNotLeaveError, match="secret"):
+        keep_from_leaving(home, "cloud", secret, Options())
+
+
+def test_a_word_in_a_pasted_text_is_nobodys_order(two):
+    home, _, cloud = two
+    pasted = "Notes of the meeting:\n- ask the vendor, email us @cloud today\n- bring cake\n"
+    run(home, f"{pasted}What did we decide about the heat pump?")
+    assert not cloud.asked
+
+
+def test_what_leans_on_the_last_question_is_looked_up_with_it(two):
+    home, own, _ = two
+    run(home, PUMP, conversation="s", model="primary")
+    run(home, "And why?", conversation="s", model="primary")
+    assert "8,400" in json.dumps(own.asked[-1]["messages"][-1], ensure_ascii=False)
+
+
+def test_a_picture_that_nobody_can_see_is_refused_with_the_mend(two):
+    home, own, cloud = two
+    with pytest.raises(InputError, match="pictures"):
+        run(home, "What is this?", images=("data:image/png;base64,iVBORw0KGgo=",))
+    assert not own.asked and not cloud.asked

@@ -42,6 +42,15 @@ def test_a_source_refines_what_is_recalled():
     assert policy.policy("recalled:other") == policy.policy("recalled") == "deny"
 
 
+def test_what_is_of_no_known_source_is_kept_as_the_closest_one():
+    policy = leave(PrivacySettings(recalled="allow", sources={"markdown": "allow", "x": "deny"}))
+    assert policy.policy("recalled") == "deny" and policy.policy("recalled:other") == "allow"
+    assert "May leave this machine: your question, what is recalled" in describe(policy)
+    names = leave(PrivacySettings(recalled="allow", sources={"x": "placeholders"}))
+    assert names.policy("recalled") == "placeholders"
+    assert Leave({"recalled:markdown": "allow"}).policy("recalled") == "deny"
+
+
 def test_an_answer_that_names_were_put_back_into_goes_again_only_without_them():
     with_names = leave(PrivacySettings(recalled="placeholders"))
     assert with_names.policy("sent") == "placeholders"

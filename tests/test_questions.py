@@ -208,3 +208,10 @@ def test_every_text_is_of_some_kind_and_none_fails(text) -> None:
 def test_only_the_beginning_of_a_long_text_is_looked_at() -> None:
     far = "word " * questions.READS
     assert is_code("def f(x): pass\n" + far) and not is_code(far + "def f(x): pass")
+
+
+def test_a_plain_command_tells_nothing_but_what_speaks_of_the_person_or_says_more_does() -> None:
+    asks = ("Explain how the Alexander polynomial is computed.", "Erkläre die Kreiszahl.")
+    tells = ("Explain to Borges that I will be late.", "List: milk, eggs.", "The pump comes.",
+             "Explain knots. The pump comes in May.", "Remind me of the pump.")  # fmt: skip
+    assert all(map(questions.is_question, asks)) and not any(map(questions.is_question, tells))

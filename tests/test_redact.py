@@ -1,5 +1,6 @@
 """Names go out as placeholders and come back; secrets are recognised, ordinary text is not."""
 
+import json
 import random
 import re
 import unicodedata
@@ -54,6 +55,18 @@ def test_a_name_is_found_in_every_normal_form(name, listed, form):
     assert gone([unicodedata.normalize(listed, name)], text) == "- [PERSON_1] -"
 
 
+@pytest.mark.parametrize("nested", [0, 1, 2])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_a_name_is_found_in_json_that_stands_in_a_text(nested, ascii_only):
+    text = "Dear\nJörg\tMüller,\r\nAnna\nMeier and 田中 call:\n+351 912 345 678\n4711471147114711"
+    for _ in range(nested + 1):
+        text = json.dumps({"mail": text}, ensure_ascii=ascii_only)
+    sent = gone(PEOPLE, text, contacts=True)
+    for part in ("rg", "ller", "Anna", "Meier", "田", "\\u7530", "912", "4711"):
+        assert part not in sent, part
+    assert "C:\\[PERSON_1]" in gone(["Newton"], "C:\\newton and C:\\\\newton")
+
+
 def test_a_name_is_found_without_its_accents_and_spelt_out():
     for text in ("Jorg Muller", "Joerg Mueller", "JÖRG MÜLLER"):
         assert gone(["Jörg Müller"], text) == "[PERSON_1]"
@@ -75,6 +88,13 @@ def test_a_first_name_alone_stands_for_the_person(people):
 def test_the_longest_name_is_meant():
     sent = gone(["Anna", "Anna Maria Lenz", "Anna Maria"], "Anna Maria Lenz, Anna Maria, Anna")
     assert sent == "[PERSON_1], [PERSON_2], [PERSON_3]"
+
+
+@pytest.mark.parametrize("piece", ["a", "1", "\\", "a.", "\u0301", "\\u00e", "01 ", "eyJa."])
+def test_a_long_run_of_anything_ends(people, piece):
+    text = piece * 200_000  # quadratic, it would take half an hour
+    assert people.restore(people.redact(text)) == text
+    assert secrets_in(text) == ()
 
 
 def test_two_people_of_one_first_name_are_not_confused():
@@ -382,6 +402,16 @@ def test_ordinary_text_holds_no_secret(text):
 def test_every_word_for_a_password_is_looked_for(word):
     for written in (word, word.upper(), word.title()):
         assert secrets_in(f"{written}: hunter22") == ("password",)
+
+
+@pytest.mark.parametrize("nested", [0, 1, 2])
+def test_a_secret_is_recognised_in_json_that_stands_in_a_text(nested):
+    key = made("sk-", "proj-", A[:40])
+    text = f"export\n{key}\tpassword: hunter22"
+    for _ in range(nested + 1):
+        text = json.dumps([text])
+    assert set(secrets_in(text)) == {"api key", "password"}
+    assert key not in masked(text) and "hunter22" not in masked(text)
 
 
 def test_masking_leaves_the_rest_of_a_text():

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knowme.reduce import OPENCLAW, recognise, reduce, split, spoken
+from knowme.reduce import OPENCLAW, is_task, recognise, reduce, split, spoken
 from knowme.types import ChatMessage
 
 
@@ -187,3 +187,9 @@ def test_the_words_of_a_client_that_nobody_knows_stay_as_they_are() -> None:
     text = "[Sat 2026-11-21 09:54 UTC] Which city?"
     parted = split([ChatMessage("system", "Be brief."), ChatMessage("user", text, ("data:x",))])
     assert (parted.system, parted.question, parted.images) == ("Be brief.", text, ("data:x",))
+
+
+def test_what_a_chat_program_asks_for_itself_is_known() -> None:
+    title = "### Task:\nGenerate a concise title.\n<chat_history>\nUSER: the boat\n</chat_history>"
+    assert is_task(title)
+    assert not is_task("### Task: fix the boat") and not is_task("What is <chat_history>?")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from knowme.cli import run
-from knowme.commands.route import _meant
+from knowme.commands import route
 from knowme.errors import InputError
 
 CONFIG = """
@@ -76,6 +76,70 @@ def test_a_bad_rule_is_refused_with_its_place(knowme, tmp_path) -> None:
     assert code == 1 and "rule 1" in err and "position 8" in err and "^" in err
 
 
+@pytest.mark.parametrize("command", ["serve", "daemon", "chat"])
+def test_a_bad_rule_is_refused_before_the_first_question(knowme, tmp_path, command) -> None:
+    config = tmp_path / "home" / "config.yaml"
+    config.write_text(CONFIG.replace("wetter|weather", "(wetter"), "utf-8")
+    code, out, err = knowme(command)
+    assert code == 1 and "position 8" in err and "listens" not in out
+
+
+def test_an_ask_says_why_it_was_not_answered_where_it_was_sent(knowme, monkeypatch) -> None:
+    monkeypatch.setenv("KNOWME_OFFLINE", "true")
+    code, out, err = knowme("ask", "/cloud why is the sky blue")
+    assert code == 0, err
+    assert "offline is set" in " ".join(out.split())
+
+
+def test_another_engine_for_once_takes_the_configured_models_away(knowme) -> None:
+    code, out, err = knowme("ask", "--engine", "echo", "/cloud how is the weather")
+    assert code == 0, err
+    assert out.splitlines()[-1].startswith("echo, ")
+    assert json.loads(knowme("ask", "--engine", "echo", "--json", "hi")[1])["role"] == "primary"
+
+
+def test_a_rating_in_a_chat_is_of_the_answer_that_was_shown_there(
+    knowme, monkeypatch, tmp_path
+) -> None:
+    from knowme import chat
+    from knowme.db import rows
+    from knowme.home import Home
+
+    def typed(_):
+        yield "hello"
+        with Home.open(tmp_path / "home") as other:
+            ask_elsewhere(other)
+        yield from ("/rate nine", "/rate 4")
+
+    monkeypatch.setattr(chat, "_lines", typed)
+    code, _, err = knowme("chat")
+    assert code == 0 and "'nine' is no rating." in err and "up, down" in err
+    with Home.open(tmp_path / "home") as home, home.db.read() as conn:
+        assert rows(conn, "SELECT max(id) FROM answers") == [(2,)]
+        kept = rows(
+            conn,
+            "SELECT c.answer_id, o.kind, o.value FROM outcomes o"
+            " JOIN choices c ON c.id = o.choice_id",
+        )
+        assert kept == [(1, "rating", "4")]
+
+
+def ask_elsewhere(home) -> None:
+    """Another program asks the same home; in a loop of its own, as that program would."""
+    import asyncio
+    import threading
+
+    from knowme.ask import Asked, ask
+
+    async def whole():
+        async for _ in ask(home, Asked("how is the weather")):
+            pass
+
+    thread = threading.Thread(target=lambda: asyncio.run(whole()))
+    thread.start()
+    thread.join(20)
+
+
 def test_rate_is_kept_with_the_answer(knowme) -> None:
     assert knowme("ask", "hello there")[0] == 0
     code, out, err = knowme("rate", "4")
@@ -104,7 +168,7 @@ def test_rate_without_an_answer_says_what_to_do(knowme) -> None:
     ],
 )
 def test_a_rating_may_be_said_in_several_ways(words, better, meant) -> None:
-    assert _meant(words, better) == meant
+    assert route.meant(words, better) == meant
 
 
 @pytest.mark.parametrize(
@@ -113,5 +177,5 @@ def test_a_rating_may_be_said_in_several_ways(words, better, meant) -> None:
 )  # fmt: skip
 def test_a_rating_that_is_none_is_refused_with_the_legal_ones(words, better) -> None:
     with pytest.raises(InputError) as caught:
-        _meant(words, better)
+        route.meant(words, better)
     assert caught.value.hint

@@ -13,6 +13,7 @@ from knowme.context import Budgets, Turn, compose
 from knowme.db import Database
 from knowme.errors import NotFoundError
 from knowme.sessions import (
+    ANYTHING,
     Locks,
     Session,
     detail,
@@ -45,9 +46,8 @@ def say(conn, name: str, role: str, text: str, at_ms: int = AT, **meta) -> int:
 
 def answered(conn, name, question, answer, at_ms=AT, *, receipt=None, model="m", **meta) -> int:
     """Store a question with its answer as `ask` does. Returns the number of the receipt."""
-    asked = say(
-        conn, name, "user", question, at_ms, **({"sent": meta["sent"]} if "sent" in meta else {})
-    )
+    of_it = {key: meta[key] for key in ("sent", "images") if key in meta}
+    asked = say(conn, name, "user", question, at_ms, **of_it)
     about = {key: meta[key] for key in ("local", "rests_on") if key in meta}
     said = say(conn, name, "assistant", answer, at_ms + 1, **about)
     conversation = archive.find_conversation(conn, "knowme", name)
@@ -114,7 +114,7 @@ def test_of_rows_from_before_the_receipt_tells_and_what_nobody_knows_is_kept_clo
     assert classes["a pump"] == ("recalled", ("", "knowme"))
     assert classes["as I said, a pump"] == ("recalled", ("", "knowme"))
     assert classes["q4"] == classes["from the cloud"] == ("sent", ())
-    assert classes["of no receipt"] == ("recalled", ("",))
+    assert classes["of no receipt"] == ANYTHING
 
 
 def test_a_question_without_words_is_no_turn_of_its_own(db) -> None:
@@ -338,11 +338,71 @@ def test_the_turns_of_a_client_are_known_again_by_their_words(db) -> None:
     assert [turn.message for turn in turns] == messages
     assert [(turn.cls, turn.sources) for turn in turns] == [
         ("history", ()), ("recalled", ("notes",)), ("sent", ()), ("sent", ()),
-        ("history", ()), ("recalled", ("",)),
+        ("history", ()), ANYTHING,
     ]  # fmt: skip
     assert turns[0].message_id and not turns[4].message_id
     assert [turn.cls for turn in strange] == ["history", "recalled"] * 3
     assert isinstance(strange[0], Turn)
+
+
+def test_a_picture_did_not_go_where_only_its_question_went(db) -> None:
+    def fill(conn) -> None:
+        answered(conn, "c", "What is this?", "A knot.", local=False, sent=True)
+        answered(conn, "d", "What is this?", "A cat.", local=False, sent=True, images=1)
+
+    db.write(fill)
+    seen = ChatMessage("user", "What is this?", ("data:image/png;base64,QUJD",))
+    with db.read() as conn:
+        assert [turn.cls for turn in told(conn, "c", [u("What is this?"), seen])] == [
+            "sent", "history",
+        ]  # fmt: skip
+        assert [turn.cls for turn in told(conn, "d", [seen])] == ["sent"]
+
+
+def test_a_call_of_a_tool_has_the_class_of_whoever_made_it(db) -> None:
+    def call(q: str) -> dict:
+        return {"id": "x", "name": "search", "arguments": json.dumps({"q": q})}
+
+    def fill(conn) -> None:
+        here = {"local": True, "classes": ["question", "history", "recalled:notes", "files"]}
+        answered(conn, "c", "a?", "A.", receipt={**here, "tool_calls": [call("pump"), call("b")]})
+        away = {"local": False, "classes": ["question"], "tool_calls": [call("knot"), call("b")]}
+        answered(conn, "c", "b?", "B.", AT + 10, receipt=away)
+
+    def said(q: str, text: str = "") -> ChatMessage:
+        return a(text, ToolCall("other", "search", f'{{ "q":"{q}" }}'))
+
+    db.write(fill)
+    result = ChatMessage("tool", "Found.", tool_call_id="x")
+    rests = ("recalled", ("notes", ":files"))
+    cases = {said("pump"): rests, said("knot"): ("sent", ()), said("b"): rests,
+             said("?"): ANYTHING, said("knot", "edited"): ANYTHING}  # fmt: skip
+    for message, expected in cases.items():
+        with db.read() as conn:
+            turns = told(conn, "c", [u("go"), message, result, result])
+        assert (turns[1].cls, turns[1].sources) == expected
+        after = "sent" if expected == ("sent", ()) else "history"
+        assert [turn.cls for turn in turns[2:]] == [after, after]
+
+
+def test_an_answer_from_elsewhere_goes_again_while_what_it_rests_on_may(db) -> None:
+    def fill(conn) -> None:
+        rests = ["recalled:notes", "memory"]
+        answered(conn, "c", "a?", "8,400 euros.", local=False, sent=True, rests_on=rests)
+        answered(conn, "c", "b?", "Away.", AT + 10, local=False, sent=True)
+
+    db.write(fill)
+    with db.read() as conn:
+        turns = load(conn, "c").turns
+    assert [(turn.cls, turn.sources) for turn in turns[1::2]] == [
+        ("sent", ("notes", ":memory")), ("sent", ()),
+    ]  # fmt: skip
+    for allowed in ({"sent", "recalled:notes", "memory"}, {"sent", "memory"}, {"sent"}):
+        budgets = Budgets(4_000)
+        made = compose("s", [], turns, [], "q", budgets, len, may=allowed.__contains__).context
+        text = "".join(message.content for message in made.messages)
+        assert ("8,400" in text) == (len(allowed) == 3) and "Away." in text
+        assert ("recalled:notes" in made.classes) == (len(allowed) == 3)
 
 
 # --- lists ----------------------------------------------------------------------------------

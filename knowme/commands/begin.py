@@ -246,15 +246,15 @@ def models_roles(state: State, days: int, as_json: bool) -> None:
         paid = f", {console.money(each['cost'])} spent" if each["cost"] else ""
         failed = f", {each['failed']} failed" if each["failed"] else ""
         say(
-            f"  {each['role']} ({each['model']}): {each['calls']} calls, "
-            f"{each['prompt_tokens']} + {each['answer_tokens']} tokens{paid}{failed}"
+            f"  {each['role']} ({each['model']}): {console.many(each['calls'], 'call')}, "
+            f"{each['prompt_tokens']:,} + {each['answer_tokens']:,} tokens{paid}{failed}"
         )
     if not told["by_model"]:
         say("  no model was asked")
     swaps = told["swaps"]
     if swaps["loads"]:
         mean = f"{swaps['mean_ms'] / 1000:.1f}"
-        say(dim(f"  loaded {swaps['loads']} times, {mean} s each on average"))
+        say(dim(f"  loaded {console.many(swaps['loads'], 'time')}, {mean} s each on average"))
     if told["cache_hit_rate"] is not None:
         say(dim(f"  {told['cache_hit_rate']:.0%} of the prompt tokens came from a cache"))
 

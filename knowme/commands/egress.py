@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
     from knowme.ask import Preview
     from knowme.home import Home
+    from knowme.types import Dropped
 
 
 @chapter("egress", first="list")
 def egress() -> None:
     """What left this machine: list, show.
 
-    Alone it lists. With --dry-run "..." it shows what would leave for that message.
+    Alone it lists. With --dry-run "..." it shows what would leave for that message, with --by-day
+    the sums of each day: these are options of `list`.
     """
 
 
@@ -111,7 +113,7 @@ def _size(row: Mapping[str, Any]) -> str:
     if row["prompt_tokens"] or row["answer_tokens"]:
         parts.append(f"{row['prompt_tokens']:,} + {row['answer_tokens']:,} tokens")
     if row["cost"]:
-        parts.append(f"cost {row['cost']:.6g}")
+        parts.append(f"{console.money(row['cost'])} spent")
     return ", ".join(parts)
 
 
@@ -245,7 +247,7 @@ def _print_preview(home: Home, found: Preview, told: str) -> None:
     say(dim(console.wrap(console.clean(route.reason), "  ")))
     say()
     size = f"{console.size(found.bytes)}, about {found.tokens:,} tokens"
-    cost = f", cost {found.cost:.6g}" if found.cost else ""
+    cost = f", at most {console.money(found.cost)} in money" if found.cost else ""
     say(f"{'It' if leaves else f'To {to}, it'} would be: {size}{cost}")
     say(dim(console.wrap(_classes(found.classes), "  ")))
     for message in found.messages:
@@ -254,7 +256,30 @@ def _print_preview(home: Home, found: Preview, told: str) -> None:
     if found.withheld:
         say()
         say(bold(f"Stays here ({len(found.withheld)}):"))
-        for each in found.withheld:
-            say(console.wrap(f"{each.uid}: {each.reason} ({each.tokens} tokens)", "  ", "    "))
+        _print_withheld(home, found.withheld)
     say()
     say(dim(console.wrap(told)))
+
+
+def _print_withheld(home: Home, withheld: Sequence[Dropped]) -> None:
+    """Print what stays by its reason, each piece with its day and its first words."""
+    from knowme.db import rows
+    from knowme.times import day, zone
+
+    tz = zone(home.settings.memory.timezone)
+    uids = json.dumps([each.uid for each in withheld])
+    with home.db.read() as conn:
+        found = rows(
+            conn,
+            "SELECT i.uid, i.at_ms, coalesce(i.text, substr(m.text, i.start + 1, i.end - i.start))"
+            " FROM items i LEFT JOIN messages m ON m.id = i.message_id"
+            " WHERE i.uid IN (SELECT value FROM json_each(?))",
+            (uids,),
+        )
+    said = {uid: f"{day(at_ms, tz)}  “{console.short(text or '')}”" for uid, at_ms, text in found}
+    for why in dict.fromkeys(each.reason for each in withheld):
+        say(console.wrap(f"{why}:", "  ", "    "))
+        for each in withheld:
+            if each.reason == why:
+                told = console.short(said.get(each.uid, each.uid), console.width() - 4)
+                say(dim(f"    {told}"))

@@ -242,6 +242,7 @@ async def answer(
     Being cancelled stores what was said so far.
     """
     from contextlib import aclosing
+    from dataclasses import replace
 
     from knowme import ask as path
 
@@ -258,6 +259,11 @@ async def answer(
                     done = event
                 elif isinstance(event, path.Switched):
                     flow.end()
+                    assert started is not None
+                    started = replace(
+                        started, role=event.role, model=event.model, engine=event.engine,
+                        note=event.reason,
+                    )  # fmt: skip
                     who = answerer(event.model, event.engine)
                     console.note(dim(console.wrap(f"{event.reason} Now {who} answers.")))
                     flow = console.Flow()
@@ -268,7 +274,7 @@ async def answer(
             flow.end()
     if started is None or done is None:
         raise RuntimeError("ask() ended without an answer")
-    return started, done
+    return replace(started, sources=done.sources), done
 
 
 def _answer_json(asked: Asked, started: Started, done: Done) -> dict[str, Any]:
@@ -282,7 +288,7 @@ def _answer_json(asked: Asked, started: Started, done: Done) -> dict[str, Any]:
         "model": done.model,
         "role": done.role,
         "engine": started.engine,
-        "reason": started.route.reason,
+        "reason": started.note or started.route.reason,
         "cost": done.cost,
         "conversation": started.conversation,
         "usage": asdict(done.usage),
@@ -312,6 +318,11 @@ def answerer(model: str, engine: str) -> str:
     return model if model == engine else f"{model} ({engine})" if model else engine
 
 
+def told_why(started: Started, home: Home) -> str:
+    """Return why this model answered, "" where there is only one and nothing failed."""
+    return started.note or (started.route.reason if len(home.models.roles) > 1 else "")
+
+
 def print_cost(started: Started, done: Done, home: Home, seconds: float) -> None:
     """Print who answered and how long it took; where no model did, what would bring one."""
     who = answerer(done.model or started.model, started.engine)
@@ -319,8 +330,8 @@ def print_cost(started: Started, done: Done, home: Home, seconds: float) -> None
         who = f"{done.role}: {who}"
     paid = f", {console.money(done.cost)} spent" if done.cost else ""
     say()
-    if started.note:
-        say(dim(console.wrap(started.note)))
+    if told := told_why(started, home):
+        say(dim(console.wrap(told)))
     say(dim(console.wrap(f"{who}, {seconds:.1f} s{paid}. Why this answer: knowme why last")))
     wanted = home.settings.engine
     if started.engine != "echo" or wanted.kind == "echo":
@@ -387,8 +398,7 @@ def print_receipt(receipt: Mapping[str, Any], *, prompt: bool = False) -> None:
     )
     if receipt["state"] != "done":
         say(console.warn(f"  the answer was {receipt['state']} {console.clean(receipt['error'])}"))
-    tokens = ", ".join(f"{name} {many}" for name, many in receipt["tokens"].items() if many)
-    say(f"  tokens: {tokens}")
+    say(f"  tokens: {_tokens(receipt)}")
     _print_route(receipt)
     say()
     say(bold(f"Went in ({len(receipt['used'])}):"))
@@ -405,6 +415,16 @@ def print_receipt(receipt: Mapping[str, Any], *, prompt: bool = False) -> None:
             say(console.wrap(message["content"], "  "))
 
 
+def _tokens(receipt: Mapping[str, Any]) -> str:
+    """Return the tokens of each section; of the answer those that came, of those it might have."""
+    sections = dict(receipt["tokens"])
+    most = sections.pop("answer", 0)
+    told = [f"{name} {many}" for name, many in sections.items() if many]
+    if most:
+        told.append(f"answer {(receipt['usage'] or {}).get('answer_tokens', 0)} of at most {most}")
+    return ", ".join(told)
+
+
 def _print_route(receipt: Mapping[str, Any]) -> None:
     route = receipt.get("route")
     if not route:  # a receipt of before models had roles
@@ -414,9 +434,9 @@ def _print_route(receipt: Mapping[str, Any]) -> None:
         say(console.wrap(f"not {role}: {told}", "  "))
     for call in receipt["calls"]:
         if call["state"] not in ("done", "cut"):
-            say(
-                console.warn(console.wrap(f"{call['role']} {call['state']}: {call['error']}", "  "))
-            )
+            told = f"{call['role']} {call['state']}"
+            told = f"{told}: {call['error']}" if call["error"] else told
+            say(console.warn(console.wrap(told, "  ")))
     if receipt["cost"]:
         say(f"  cost: {console.money(receipt['cost'])}")
 

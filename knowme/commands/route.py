@@ -66,13 +66,15 @@ def _print_leaving(seen: Preview) -> None:
     if not seen.url:
         say("Nothing would leave this machine.")
         return
-    cost = f", about {seen.cost:.5f} in money" if seen.cost else ""
+    cost = f", at most {console.money(seen.cost)} in money" if seen.cost else ""
     size = f"{console.size(seen.bytes)}, {seen.tokens:,} tokens{cost}"
     say(console.wrap(f"Would leave for {seen.url} ({size}):"))
     for name, policy in seen.classes.items():
         say(f"  {console.clean(name)}{' (names replaced)' if policy == 'placeholders' else ''}")
-    for each in seen.withheld:
-        say(dim(f"  stays here: {console.clean(each.uid)}, {each.tokens:,} tokens ({each.reason})"))
+    for why in dict.fromkeys(each.reason for each in seen.withheld):
+        held = [each.tokens for each in seen.withheld if each.reason == why]
+        said = f"{console.many(len(held), 'piece')}, {sum(held):,} tokens ({why})"
+        say(dim(console.wrap(f"stays here: {said}", "  ", "    ")))
     say(dim("  Word for word: knowme egress --dry-run TEXT"))
 
 
@@ -107,7 +109,7 @@ def rate(state: State, words: Sequence[str], better: str | None, as_json: bool) 
     """
     from knowme.ask import rate as keep
 
-    which, kind, value = _meant(words, better)
+    which, kind, value = meant(words, better)
     with state.open() as home:
         number = keep(home, which, kind, value)
     if as_json:
@@ -117,7 +119,7 @@ def rate(state: State, words: Sequence[str], better: str | None, as_json: bool) 
     say(f"Answer {number}: {told}. Noted.")
 
 
-def _meant(words: Sequence[str], better: str | None) -> tuple[str, str, str]:
+def meant(words: Sequence[str], better: str | None) -> tuple[str, str, str]:
     """Return (which answer, the kind of outcome, its value). Raises InputError."""
     from knowme.errors import InputError
 
@@ -132,6 +134,9 @@ def _meant(words: Sequence[str], better: str | None) -> tuple[str, str, str]:
     *which, rating = words
     rating = rating.lower()
     if rating not in RATINGS:
-        raise InputError(f"{rating!r} is no rating.", f"Use one of: {', '.join(RATINGS)}.")
+        raise InputError(
+            f"{rating!r} is no rating." if rating else "A rating is missing.",
+            f"Use one of: {', '.join(RATINGS)}.",
+        )
     kind, value = (rating, "") if rating in ("up", "down") else ("rating", rating)
     return (which[0] if which else "last"), kind, value

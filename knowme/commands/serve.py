@@ -25,6 +25,7 @@ def serve(state: State, host: str | None, port: int | None) -> None:
     from knowme import service
 
     with state.open(service__host=host, service__port=port) as home:
+        _ = home.rules  # a pattern that is none is refused now, not at the first question
         settings = home.settings.service
         service.serve(home, settings.host, settings.port, _listening)
 
@@ -42,6 +43,7 @@ def daemon(state: State, host: str | None, port: int | None) -> None:
     from knowme import service
 
     with state.open(service__host=host, service__port=port) as home:
+        _ = home.rules
         settings = home.settings.service
         servers: list[service.Server] = []
 

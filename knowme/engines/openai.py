@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 from knowme import wire
 from knowme.engines import form
-from knowme.errors import ConfigError, KnowmeError, ModelDownError, ModelError, ModelMissingError
+from knowme.errors import (
+    ConfigError,
+    KnowmeError,
+    ModelDownError,
+    ModelError,
+    ModelMissingError,
+    TooLongError,
+)
 from knowme.types import ChatMessage, Chunk, Options
 
 if TYPE_CHECKING:
@@ -218,7 +225,7 @@ class OpenAIEngine:
         if form.BLIND.search(said):
             return form.blind(self.model, said)
         if status in (400, 413) and "context" in said.lower():
-            return ModelError(
+            return TooLongError(
                 f"The prompt is longer than the model's window ({said}).",
                 "Set the window that the server has: knowme config set engine.context_tokens N",
             )

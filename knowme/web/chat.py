@@ -149,6 +149,8 @@ async def _pieces(service: Service, asked: Asked) -> AsyncGenerator[Piece, None]
                 began["note"] = event.reason
                 yield "switched", took_over
             else:
+                if isinstance(event, Done) and began["note"]:  # those of another model
+                    began["sources"] = [hit_json(hit) for hit in event.sources]
                 yield "done", {**began, **(_stopped(event) if isinstance(event, Stopped) else
                                            _done(event))}  # fmt: skip
 
@@ -253,11 +255,11 @@ async def one_session(request: Request, session_id: str) -> Response:
     return Json(plain(await service.reads.run(detail)))
 
 
-def _limit(value: str) -> int:
+def _limit(value: str, name: str = "limit") -> int:
     if not (value.isascii() and value.isdecimal() and 1 <= int(value[:9]) <= MOST):
         raise FieldError(
-            f"limit must be a whole number from 1 to {MOST}; it was {value[:20]!r}.",
-            "Send one, or leave it out.", "limit",
+            f"{name} must be a whole number from 1 to {MOST}; it was {value[:20]!r}.",
+            "Send one, or leave it out.", name,
         )  # fmt: skip
     return int(value)
 
@@ -357,8 +359,10 @@ def _rated(home: Home, body: RateBody) -> dict[str, Any]:
         raise NotFoundError(
             f"The conversation {body.session_id!r} has no answer.", "See: GET /api/sessions"
         )
-    rating = str(body.rating)
-    rate(home, str(number), *((rating, "") if rating in ("up", "down") else ("rating", rating)))
+    if body.rating is not None:
+        rating = str(body.rating)
+        kept = (rating, "") if rating in ("up", "down") else ("rating", rating)
+        rate(home, str(number), *kept)
     if body.better is not None:
         rate(home, str(number), "better", body.better)
     return {"receipt_id": number, "rating": body.rating, "better": body.better}
@@ -374,7 +378,7 @@ async def model_stats(request: Request, days: str = "30") -> Response:
     Also: the share of prompt tokens that came from a cache, prefix tokens restored with a model,
     mean and p95 time of loading one. days: how far back (at most 500).
     """
-    service, many = service_of(request), _limit(days)
+    service, many = service_of(request), _limit(days, "days")
     await service.noted()
     return Json(await service.reads.run(llm_stats, service.home, many))
 

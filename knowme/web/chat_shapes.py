@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StrictBool
 
@@ -96,7 +96,7 @@ class AgainBody(Body):
     """Ask the last question of a conversation once more."""
 
     session_id: Name = Field(description="The conversation")
-    how: Annotated[str, Field(pattern="^(regenerate|retry_cloud)$")] = Field(
+    how: Literal["regenerate", "retry_cloud"] = Field(
         "regenerate", description="regenerate: another answer; retry_cloud: by the stronger model"
     )
     stream: StrictBool | None = Field(None, description="As for /api/chat")
@@ -115,14 +115,18 @@ class RateBody(Body):
         None, description="The answer; absent: the last one of session_id"
     )
     session_id: Name | None = Field(None, description="The conversation whose last answer it is")
-    rating: Annotated[int | str, Field()] = Field(description="1 to 5, or up, or down")
+    rating: Annotated[int | str | None, Field()] = Field(
+        None, description="1 to 5, or up, or down; absent: better alone"
+    )
     better: Name | None = Field(
         None, description="Which would have been better, or was: local, cloud or same"
     )
 
     def check(self) -> None:
         """Raise FieldError for a rating that is none, or for an answer that is not named."""
-        if self.rating not in (1, 2, 3, 4, 5, "1", "2", "3", "4", "5", "up", "down"):
+        if self.rating is None and self.better is None:
+            raise FieldError("rating is missing.", "Send 1 to 5, up or down.", "rating")
+        if self.rating not in (None, 1, 2, 3, 4, 5, "1", "2", "3", "4", "5", "up", "down"):
             raise FieldError(
                 f"rating must be 1 to 5, up or down; it was {shown(self.rating)}.",
                 "Send one of those.", "rating",
@@ -204,7 +208,7 @@ class RateShape(BaseModel):
     """Which answer was rated."""
 
     receipt_id: int
-    rating: int | str
+    rating: int | str | None
     better: str | None
 
 

@@ -13,7 +13,14 @@ from typing import Any
 
 from starlette.responses import Response
 
-from knowme.errors import InputError, KnowmeError, ModelError, ModelMissingError, NotFoundError
+from knowme.errors import (
+    InputError,
+    KnowmeError,
+    ModelError,
+    ModelMissingError,
+    NotFoundError,
+    TooLongError,
+)
 from knowme.web.problems import (
     BodyError,
     BusyError,
@@ -113,6 +120,8 @@ def _code(error: BaseException, status: int, missing: bool) -> str | None:
         return "model_not_found"
     if isinstance(error, BodyError):
         return "invalid_json"
+    if isinstance(error, TooLongError):
+        return "context_length_exceeded"
     if status == 429:
         return "rate_limit_exceeded"
     return _CODES.get(status)

@@ -19,7 +19,6 @@ import knowme
 from knowme.db import value
 from knowme.errors import KnowmeError
 from knowme.home import Home
-from knowme.net import is_loopback
 from knowme.types import Query
 from knowme.web.lanes import Lane
 
@@ -137,18 +136,13 @@ class Health:
         embedder = self._home.embedder
         if embedder is None:
             return "absent", "Only words are searched (embedder.kind: none)."
-        if self._embeds_away():
+        if self._home.embeds_away():  # none is made just to see if it works
             return "ok", "on another machine, asked only when there is something to embed"
         embedder.embed(["Are you there?"], "query")
         return "ok", f"{embedder.fingerprint}, {embedder.dims} dimensions"
 
-    def _embeds_away(self) -> bool:
-        """Tell whether an embedding leaves this machine: then none is made to see if it works."""
-        url = self._home.settings.embedder.url
-        return bool(url) and not is_loopback(url)
-
     def _search(self) -> Check:
-        if self._embeds_away():
+        if self._home.embeds_away():
             return self._index()
         # A whole one: it loads the index, the pages of the word index, and what they need.
         self._home.search(Query("Are you there?", top_k=1))

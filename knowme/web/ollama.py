@@ -265,17 +265,21 @@ async def loaded(request: Request) -> Response:
     """Return the models of this machine that are in its memory now."""
     home = service_of(request).home
     expires = f"{datetime.now(UTC) + LONG:%Y-%m-%dT%H:%M:%SZ}"
-    here = [state for state in home.models.states() if state.local and state.loaded]
+    here = [
+        (name, state)
+        for name in names(home)[1:]
+        if (state := _state(home, name)).local and state.loaded
+    ]
     return Json(
         {
             "models": [
                 {
-                    **_tag(home, state.model or state.role),
+                    **_tag(home, name),
                     "expires_at": expires,
                     "size_vram": 0,
                     "context_length": state.context_tokens,
                 }
-                for state in here
+                for name, state in here
             ]
         }
     )

@@ -29,9 +29,10 @@ from knowme import egress, sessions
 from knowme.ask import Asked, Delta, Done, Started, Switched
 from knowme.errors import InputError, ModelDownError, ModelError, NotFoundError
 from knowme.home import Home
+from knowme.prompting import keep_from_leaving
 from knowme.receipts import put_call
-from knowme.reduce import OPENCLAW, split
-from knowme.steering import cost_of
+from knowme.reduce import OPENCLAW, is_task, split
+from knowme.steering import cost_of, estimated
 from knowme.times import now_ms
 from knowme.turn import Call
 from knowme.types import ChatMessage, Chunk, Usage
@@ -122,24 +123,34 @@ async def _straight(service: Service, wanted: Wanted, told: Told) -> AsyncGenera
     models, role = service.home.models, told.role
     async with service.passing(), models.use(role) as engine:
         told.model, told.engine = engine.model, engine.name
+        if not engine.local:
+            await asyncio.to_thread(
+                keep_from_leaving, service.home, role, wanted.messages, wanted.options
+            )
         call = Call("passthrough", role, engine.model, engine.name, engine.local, now_ms())
         stream: AsyncIterator[Chunk] | None = None
+        said: list[str] = []
+        fate, began = "yes", time.perf_counter()
         try:
             stream, chunk = await _first(engine, wanted, call)
             told.model = call.model = engine.model or engine.name
             while chunk is not None:
                 if chunk.usage is not None:
                     told.usage = call.usage = chunk.usage
+                said.append(chunk.text + chunk.reasoning)
                 yield chunk
                 chunk = await anext(stream, None)
             call.state = "done"
             models.worked(role)
         except ModelError as error:
-            call.state, call.error = "failed", str(error)
+            call.state, call.error, fate = "failed", str(error), error.reached
             models.failed(role, error)
             service.health.poke()
             raise
         finally:
+            if call.usage is None and fate != "no" and (call.local or call.sent):
+                took = (time.perf_counter() - began) * 1000
+                call.usage = estimated(engine.model, wanted.messages, "".join(said), took)
             _note(service, call)
             if stream is not None:
                 await stream.aclose()  # type: ignore[attr-defined]
@@ -192,8 +203,9 @@ def asked_by(home: Home, wanted: Wanted) -> Asked:
             "The last message must be the user's, or a tool's result.", "Add what is asked."
         )
     parts = split(wanted.messages, tools=bool(wanted.options.tools))
+    task = is_task(parts.question)
     return Asked(
-        parts.question,
+        f"/local {parts.question}" if task else parts.question,
         conversation=wanted.session or _thread(home, wanted),
         surface="api",
         images=parts.images,
@@ -203,7 +215,7 @@ def asked_by(home: Home, wanted: Wanted) -> Asked:
         max_tokens=wanted.options.max_tokens,
         temperature=wanted.options.temperature,
         options=wanted.options,
-        remember=parts.client != OPENCLAW,
+        remember=parts.client != OPENCLAW and not task,
     )
 
 

@@ -249,14 +249,14 @@ def parse(raw: bytes) -> Any:
     except json.JSONDecodeError as error:
         raise BodyError(
             f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.",
-            'Send an object such as {"query": "..."}; see /docs.',
+            "Send a JSON object; each route's is shown at /docs.",
         ) from None
     except ValueError:  # an integer of more digits than Python reads
         raise BodyError("The body holds a number of too many digits.", "Send it as text.") from None
     if not isinstance(value, dict):
         raise BodyError(
             f"The body must be a JSON object; it was {_kind(value)}.",
-            'Send an object such as {"query": "..."}; see /docs.',
+            "Send a JSON object; each route's is shown at /docs.",
         )
     return value
 
@@ -351,6 +351,7 @@ _DEMANDS = {
     "too_short": "must have at least {min_length} entry",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
     "knowme": "{what}",
 }
 

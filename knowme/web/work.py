@@ -215,6 +215,7 @@ class Service:
     async def answer(self, asked: Asked) -> AsyncGenerator[Piece, None]:
         """Yield start, delta ..., done. Closing it closes the ask, which stores a cut turn."""
         began: dict[str, Any] = {}
+        switched = False
         async with aclosing(self.ask(asked)) as events:
             async for event in events:
                 if isinstance(event, Started):
@@ -231,12 +232,20 @@ class Service:
                 elif isinstance(event, Switched):
                     took_over = {"model": event.model, "engine": event.engine, "role": event.role}
                     began.update(took_over)
+                    switched = True
                     yield (
                         "switched",
                         {**took_over, "reason": event.reason, "restart": event.restart},
                     )
                 elif isinstance(event, Done):
-                    yield "done", {**began, **_done(event)}
+                    rests = {"sources": [hit_json(hit) for hit in event.sources]}
+                    yield "done", {**began, **_done(event), **(rests if switched else {})}
+                else:
+                    number = event.receipt_id
+                    raise JobError(
+                        "The answer was stopped; what was said is kept.",
+                        "Ask again." if number is None else f"See it: GET /why/{number}",
+                    )
 
     async def answer_whole(self, asked: Asked) -> dict[str, Any]:
         """Return AnswerShape."""
