@@ -347,8 +347,8 @@ def _route(
 def _alternatives(case: _Case, chosen: ModelState) -> list[str]:
     """Return who may be asked when the chosen model fails, in order.
 
-    Those of routing.fallback that pass the gates; where none does, the other local ones. Who asked for a model
-    of their own machine is not taken beyond it.
+    Those of routing.fallback that pass the gates; where none does, the other local ones. Who asked
+    for a model of their own machine is not taken beyond it.
     """
     at_home = case.target == LOCAL or (chosen.local and case.target == chosen.role)
     listed = [_find(case, name) for name in case.settings.routing.fallback]

@@ -347,6 +347,10 @@ def two_models(tmp_path):
 def test_a_rating_is_kept_with_the_choice_it_is_of(two_models):
     home, client, _ = two_models
     told = client.chat("Which boat is the fastest?", session_id="a")
+    alone = client.post("/rate", json={"session_id": "a", "better": "same"})
+    assert alone.status_code == 422 and "no second answer" in alone.json()["error"]
+    shadow = "UPDATE answers SET receipt = json_set(receipt, '$.shadow', json('{}'))"
+    home.db.write(lambda conn: conn.execute(shadow))
     for body in (
         {"receipt_id": told["receipt_id"], "rating": "up"},
         {"session_id": "a", "rating": 2, "better": "cloud"},
@@ -355,7 +359,7 @@ def test_a_rating_is_kept_with_the_choice_it_is_of(two_models):
         assert client.ok("POST", "/rate", **body)["receipt_id"] == told["receipt_id"]
     with home.db.read() as conn:
         kept = rows(conn, "SELECT kind, value FROM outcomes ORDER BY id")
-    assert kept == [("up", ""), ("rating", "2"), ("better", "cloud"), ("better", "same")]
+    assert kept == [("up", ""), ("better", "cloud"), ("rating", "2"), ("better", "same")]
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ class TestEngine:
         hello = [ChatMessage("user", "hello")]
         with pytest.raises(ModelError, match="wat"):
             answer(engine, hello, Options(json_schema={"type": "wat"}))
-        with pytest.raises(ModelError, match=r"1024.*Raise engine\.context_tokens"):
+        with pytest.raises(ModelError, match=r"1024.*raise context_tokens"):
             answer(engine, [ChatMessage("user", "word " * 3000)])
         assert answer(engine, hello, Options(max_tokens=2))[1].answer_tokens <= 2
 

@@ -33,7 +33,7 @@ def route(
 ) -> None:
     """Tell which model would answer, why, and what would leave.
 
-    No model is asked. A single "-" reads the message from stdin.
+    No model answers. A single "-" reads the message from stdin.
     """
     from knowme.ask import Asked, preview
     from knowme.privacy import leave

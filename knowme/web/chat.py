@@ -359,12 +359,12 @@ def _rated(home: Home, body: RateBody) -> dict[str, Any]:
         raise NotFoundError(
             f"The conversation {body.session_id!r} has no answer.", "See: GET /api/sessions"
         )
+    if body.better is not None:  # first: it is refused where there is nothing to compare with
+        rate(home, str(number), "better", body.better)
     if body.rating is not None:
         rating = str(body.rating)
         kept = (rating, "") if rating in ("up", "down") else ("rating", rating)
         rate(home, str(number), *kept)
-    if body.better is not None:
-        rate(home, str(number), "better", body.better)
     return {"receipt_id": number, "rating": body.rating, "better": body.better}
 
 
