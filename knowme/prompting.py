@@ -73,8 +73,10 @@ def wants(turn: Turn) -> bool:
 def is_agent(turn: Turn) -> bool:
     """Tell whether a program drives the model, with tools or a form to fill in."""
     asked, options = turn.asked, turn.asked.options
+    # Tools that the model cannot use are taken away: then it is a chat like any other.
+    usable = not turn.role or turn.states[turn.role].tools
     return bool(
-        options.tools
+        (options.tools and usable)
         or options.json_schema
         or options.json_object
         or any(message.role == "tool" for message in asked.turns or ())
