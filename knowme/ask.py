@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from knowme import archive, egress, memory, prompting, receipts, steering
 from knowme.errors import InputError, ModelDownError, ModelError
 from knowme.home import Home
-from knowme.questions import about_the_person, is_small_talk
+from knowme.questions import about_the_person, asks, is_small_talk
 from knowme.quotes import quote_lead, supported
 from knowme.receipts import rate, why
 from knowme.times import now_ms
@@ -32,7 +32,6 @@ from knowme.types import (
     ChatMessage,
     Chunk,
     Dropped,
-    ModelState,
     Options,
     Route,
     ToolCall,
@@ -111,14 +110,8 @@ def prepare(home: Home, asked: Asked, conversation: str) -> Turn:
 
 def _embed(home: Home, text: str) -> tuple[memory.Space, Vectors] | None:
     """Embed what the person tells, before the write; None when the embedder cannot."""
-    space, embedder = home.serving()
-    if space is None or embedder is None:
-        return None
-    try:
-        with egress.labelled("embedding", classes={"question": "allow"}):
-            return space, embedder.embed([memory.passage("user", "", text)], "document")
-    except ModelError:
-        return None
+    vector, space = home.embed(memory.passage("user", "", text), "document")
+    return None if vector is None or space is None else (space, vector[None])
 
 
 # --- one model after the other ------------------------------------------------------------------
@@ -175,17 +168,13 @@ def _after(
     if isinstance(error, NotGoodEnoughError):
         return [*left, role], 0.0  # where the stronger one cannot, a doubtful answer is one
     if error.reached != "no" and not states[role].local:
-        left = [name for name in left if states[name].local or not _costs(states[name])]
+        left = [name for name in left if states[name].local or not states[name].priced]
     if once_more and states[role].local and type(error) is ModelDownError:
         return [role, *left], 0.0
     wait = error.retry_after
     if not left and once_more and error.reached == "no" and wait is not None:
         return ([role], wait) if wait <= PATIENCE_SECONDS else ([], 0.0)
     return left, 0.0
-
-
-def _costs(state: ModelState) -> bool:
-    return bool(state.price_in or state.price_out)
 
 
 def _who(turn: Turn, role: str) -> str:
@@ -237,7 +226,7 @@ def _without_a_model(home: Home, turn: Turn, engine: Engine) -> str:
     turn.small = prompting.is_small(home, turn, engine)
     asked = turn.asked
     turn.noted = (
-        turn.small and prompting.remembered(asked, turn.question) and not prompting.wants(turn)
+        turn.small and prompting.remembered(asked, turn.question) and not asks(turn.question)
     )
     if turn.noted:
         said = NOTED  # more would be invented
@@ -245,7 +234,7 @@ def _without_a_model(home: Home, turn: Turn, engine: Engine) -> str:
         return ""
     elif turn.small and not is_small_talk(turn.question):
         said = UNKNOWN if about_the_person(turn.question) else UNKNOWN_SMALL
-    elif about_the_person(turn.question) and prompting.wants(turn) and _asks_memory(turn):
+    elif about_the_person(turn.question) and asks(turn.question) and _asks_memory(turn):
         said = UNKNOWN
     else:
         return ""
@@ -345,7 +334,9 @@ async def called(
             took = (time.perf_counter() - began) * 1000
             call.usage = steering.estimated(engine.model, prompt.messages, "".join(said), took)
         if call.usage is not None:
-            call.cost = steering.cost_of(turn.states[turn.role], call.usage)
+            call.cost = turn.states[turn.role].cost(
+                call.usage.prompt_tokens, call.usage.answer_tokens
+            )
         await stream.aclose()  # type: ignore[attr-defined]
 
 
@@ -500,14 +491,13 @@ def preview(home: Home, asked: Asked, *, remote: bool = False) -> Preview:
     prompt = prompting.compose_for(home, turn, engine, loaded=False)
     assert turn.context is not None
     tokens = sum(many for name, many in turn.context.tokens.items() if name != "answer")
-    usage = Usage(engine.model, prompt_tokens=tokens, answer_tokens=turn.context.tokens["answer"])
     sent = sum(len(message.content.encode("utf-8", "replace")) for message in prompt.messages)
     withheld = [each for each in turn.context.dropped if "privacy." in each.reason]
     return Preview(
         turn.route, role, "" if engine.local else home.models.setting(role).url,
         tuple(prompt.messages),
         dict(prompt.classes), tuple(withheld), sent, tokens,
-        steering.cost_of(turn.states[role], usage),
+        turn.states[role].cost(tokens, turn.context.tokens["answer"]),
     )  # fmt: skip
 
 

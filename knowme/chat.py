@@ -185,7 +185,7 @@ COMMANDS: dict[str, Callable[[Talk, str], None]] = {
 def run(home: Home, conversation: str = "", model: str = "") -> None:
     """Talk until the person leaves. Raises KnowmeError only before the first question."""
     role = model or home.models.primary
-    state = next(each for each in home.models.states() if each.role == role)
+    state = home.models.state(role)
     _ = home.rules  # a pattern that is none is refused now, not at the first question
     with asyncio.Runner() as runner:
         talk = Talk(home, runner, conversation, model)

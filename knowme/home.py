@@ -25,7 +25,7 @@ from knowme.config import Config
 from knowme.db import Database, rows, value
 from knowme.errors import ConfigError, HomeError, KnowmeError, ModelError
 from knowme.settings import EngineSettings, Settings
-from knowme.types import Hit, Query
+from knowme.types import EmbedKind, Hit, Query
 
 if TYPE_CHECKING:
     from knowme.egress import Ledger
@@ -162,9 +162,9 @@ class Home:
         """Note that the person said what they think: the next question may be routed by it."""
         self._gain = None
 
-    def query_vector(self, text: str) -> Vectors | None:
-        """Return the vector (dims,) of a query under the embedder that serves, or None."""
-        return self._searcher.embed(text)[0]
+    def embed(self, text: str, kind: EmbedKind = "query") -> tuple[Vectors | None, Space | None]:
+        """Return the vector (dims,) of what is asked or told now. See search.Searcher.embed."""
+        return self._searcher.embed(text, kind)
 
     @property
     def embedder(self) -> Embedder | None:

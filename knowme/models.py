@@ -309,9 +309,10 @@ class Models:
 
     def states(self) -> tuple[ModelState, ...]:
         """Return every role's model as it is known to be; nothing is asked and nothing waits."""
-        return tuple(self._state(role) for role in self.roles)
+        return tuple(self.state(role) for role in self.roles)
 
-    def _state(self, role: str) -> ModelState:
+    def state(self, role: str) -> ModelState:
+        """Return one of ``states``."""
         own, wanted = self._models[role], self._wanted(role)
         engine, place = self._engines.get(role), self._places.get(role)
         name = self._name(role)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, tzinfo
 from functools import lru_cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from knowme import egress, sessions
@@ -22,10 +21,11 @@ from knowme.context import Turn as Said
 from knowme.errors import InputError, ModelError
 from knowme.home import Home
 from knowme.privacy import Leave, leave, needed_names
-from knowme.questions import asks, is_question, is_small_talk
+from knowme.questions import is_question, is_small_talk
 from knowme.quotes import choose_quotes, leads_with_quotes
 from knowme.redact import NOTE, Placeholders, secrets_in
 from knowme.reduce import Reduced, reduce
+from knowme.steering import prompt_text, spending
 from knowme.times import now_ms, zone
 from knowme.turn import Asked, Turn
 from knowme.types import ChatMessage, Context, Dropped, Hit, Options
@@ -63,11 +63,6 @@ def remembered(asked: Asked, question: str) -> bool:
     if not chat or not asked.remember or asked.again:
         return False
     return not (is_question(question) or is_small_talk(question))
-
-
-def wants(turn: Turn) -> bool:
-    """Tell whether the message wants an answer."""
-    return asks(turn.question)
 
 
 def is_agent(turn: Turn) -> bool:
@@ -180,8 +175,7 @@ def _budgets(home: Home, turn: Turn, engine: Engine) -> Budgets:
         answer=turn.asked.max_tokens or (SMALL_ANSWER_TOKENS if small else usual),
     )
     # What no other section may claim is the question's: somebody may paste a long text.
-    spare = budgets.spare()
-    return replace(budgets, question=max(budgets.question, budgets.question + spare))
+    return replace(budgets, question=budgets.question + max(0, budgets.spare()))
 
 
 def _said(home: Home, turn: Turn) -> Sequence[Said]:
@@ -204,7 +198,7 @@ def _system(
     if asked.system_prompt:
         return asked.system_prompt, None
     if turn.small and not turn.known and is_small_talk(turn.question):
-        return _text("small_talk").strip(), None
+        return prompt_text("small_talk"), None
     name = _name(home, policy)
     ours = _instructions(turn.small, name, asked.now_ms, zone(settings.memory.timezone))
     if not asked.client_system:
@@ -228,21 +222,18 @@ def _name(home: Home, policy: Leave | None) -> str:
 
 def _instructions(small: bool, name: str, at_ms: int | None, tz: tzinfo | None) -> str:
     today = datetime.fromtimestamp((at_ms if at_ms is not None else now_ms()) / 1000, tz)
-    text = _text(f"answer{'_small' if small else ''}")
-    return text.format(name=name or "the person", today=f"{today:%A, %d %B %Y}").strip()
-
-
-@lru_cache(maxsize=8)
-def _text(name: str) -> str:
-    return (files("knowme") / "prompts" / f"{name}.md").read_text("utf-8")
+    text = prompt_text(f"answer{'_small' if small else ''}")
+    return text.format(name=name or "the person", today=f"{today:%A, %d %B %Y}")
 
 
 def _quote(home: Home, hits: Sequence[Hit], question: str) -> list[dict[str, Any]]:
     """Choose the quotations; when the embedder is down, by the words alone."""
+    vector, tz = home.embed(question)[0], zone(home.settings.memory.timezone)
     _, embedder = home.serving()
-    tz = zone(home.settings.memory.timezone)
+    if vector is None or embedder is None:
+        return choose_quotes(None, hits, question, tz)
     try:
-        return choose_quotes(embedder, hits, question, tz)
+        return choose_quotes((embedder, vector), hits, question, tz)
     except ModelError:
         return choose_quotes(None, hits, question, tz)
 
@@ -311,19 +302,17 @@ def keep_from_leaving(
     beyond the budget, and not an answer of ours that rests on what may not leave. Raises
     MayNotLeaveError.
     """
-    settings, policy = home.settings, leave(home.settings.privacy)
+    policy = leave(home.settings.privacy)
     if not policy.may("question"):
         raise MayNotLeaveError("may not leave this machine (privacy.question: deny)", role)
     if found := _secrets(home, messages, options):
         raise MayNotLeaveError(f"holds what looks like a secret ({', '.join(found)})", role)
-    model, at_ms = home.models.setting(role), now_ms()
-    tz = zone(settings.memory.timezone)
+    budget = spending(home)
+    if home.models.state(role).priced and budget.spent >= budget.monthly:
+        raise MayNotLeaveError("would cost money, and the month's budget is spent", role)
     said = [message for message in messages if message.role != "system"]
     with home.db.read() as conn:
-        spent = egress.spent(conn, egress.month_start_ms(at_ms, tz))
         turns = sessions.told(conn, sessions.thread_of(conn, said) or "", said)
-    if model.price_out and spent >= settings.routing.monthly_budget:
-        raise MayNotLeaveError("would cost money, and the month's budget is spent", role)
     for turn in turns:
         denied = [name for name in rests_on(turn) if not policy.may(name)]
         if turn.message_id and denied:
@@ -420,7 +409,7 @@ def check_prompt(turn: Turn, answer: str, prompt: Prompt) -> Prompt:
     }  # fmt: skip
     return replace(
         prompt,
-        messages=(ChatMessage("system", _text("check").strip()), ChatMessage("user", told)),
+        messages=(ChatMessage("system", prompt_text("check")), ChatMessage("user", told)),
         options=Options(max_tokens=24, temperature=0.0, json_schema=schema),
     )
 

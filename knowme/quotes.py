@@ -20,7 +20,7 @@ from knowme.types import Hit
 from knowme.words import content_words, sentences, stem, stems, words
 
 if TYPE_CHECKING:
-    from knowme.seams import Embedder, Engine
+    from knowme.seams import Embedder, Engine, Vectors
 
 _WRAPPED = re.compile(r"(?<=[^\n])\n(?=[^\s\-*#>|\d])")
 """A line end inside a paragraph: a sentence of a note goes on behind it."""
@@ -40,13 +40,15 @@ ASKS_EARLIER = re.compile(
 
 
 def choose_quotes(
-    embedder: Embedder | None,
+    meaning: tuple[Embedder, Vectors] | None,
     hits: Sequence[Hit],
     question: str,
     tz: tzinfo | None,
     limit: int = 3,
 ) -> list[dict[str, Any]]:
     """Choose what answers best from the best hits: words in common, and meaning.
+
+    ``meaning`` is the embedder with the question's vector (dims,); None: by the words alone.
 
     Returns mappings {text, day, who, uid, score}, newest first, or oldest first where the question
     asks for what was before. Raises ModelError.
@@ -59,7 +61,7 @@ def choose_quotes(
     # Each costs an embedding: those that share no word with the question only if few share one.
     candidates.sort(key=lambda pair: not asked & {stem(word) for word in words(pair[1])})
     candidates = candidates[:CANDIDATES]
-    scores = _scores(embedder, [text for _, text, _ in candidates], question)
+    scores = _scores(meaning, [text for _, text, _ in candidates], question)
     ranked = sorted(
         (
             (score + _voice(hit, hits, question), hit, text, at)
@@ -107,14 +109,16 @@ def _voice(hit: Hit, hits: Sequence[Hit], question: str) -> float:
     return own
 
 
-def _scores(embedder: Embedder | None, texts: Sequence[str], question: str) -> list[float]:
+def _scores(
+    meaning: tuple[Embedder, Vectors] | None, texts: Sequence[str], question: str
+) -> list[float]:
     asked = stems(question)
     shared = [
         len(asked & {stem(word) for word in words(text)}) / max(len(asked), 1) for text in texts
     ]
-    if embedder is None or not texts:
+    if meaning is None or not texts:
         return shared
-    query = embedder.embed([question], "query")[0]
+    embedder, query = meaning
     near = embedder.embed([text[:400] for text in texts], "document") @ query
     return [0.4 * s + 0.6 * float(n) for s, n in zip(shared, near, strict=True)]
 

@@ -22,7 +22,8 @@ from knowme.db import rows
 from knowme.errors import InputError, NotFoundError
 from knowme.home import Home
 from knowme.prompting import is_agent, remembered
-from knowme.steering import SOURCE, observation, seed
+from knowme.sessions import SOURCE
+from knowme.steering import observation, seed
 from knowme.times import iso, now_ms
 from knowme.turn import Call, Turn
 from knowme.types import Record, Usage

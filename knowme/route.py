@@ -367,9 +367,7 @@ def _find(case: _Case, name: str) -> ModelState | None:
 
 def cost_of(state: ModelState, message: Message) -> float:
     """Return what an answer is expected to cost, in the money of the model's prices."""
-    return (
-        message.prompt_tokens * state.price_in + message.answer_tokens * state.price_out
-    ) / 1_000_000
+    return state.cost(message.prompt_tokens, message.answer_tokens)
 
 
 # --- gates --------------------------------------------------------------------------------------
@@ -419,7 +417,7 @@ def _may_not(case: _Case, state: ModelState) -> str:
     if case.leave.policy("question") == DENY:
         return "your questions may not leave this machine (privacy.question: deny)."
     cost = cost_of(state, message)
-    if (state.price_in or state.price_out) and not budget.spent + cost <= budget.monthly:
+    if state.priced and not budget.spent + cost <= budget.monthly:
         return (
             f"the month's budget is {budget.monthly:.2f}, {budget.spent:.2f} of it is spent, and "
             f"this would cost about {cost:.4f} (routing.monthly_budget)."

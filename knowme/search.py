@@ -32,7 +32,7 @@ from knowme.lexical import FOUND, Lexical
 from knowme.privacy import leave
 from knowme.redact import secrets_in
 from knowme.times import known_time, now_ms
-from knowme.types import Hit, Neighbour, Query
+from knowme.types import EmbedKind, Hit, Neighbour, Query
 from knowme.words import WORD
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Searcher:
         self._layout = Layout()
         self._lexical = Lexical()
         self._mean: tuple[int, int, Vectors] | None = None
-        self._last: tuple[str, int, Vectors] | None = None
+        self._last: tuple[str, EmbedKind, int, Vectors] | None = None
         self._leave = leave(home.settings.privacy)
 
     def search(self, query: Query) -> list[Hit]:
@@ -99,20 +99,21 @@ class Searcher:
         kind = "none" if space is None else str(space.spec.get("kind", ""))
         return THRESHOLDS.get(kind, THRESHOLDS["static"])
 
-    def embed(self, text: str) -> tuple[Vectors | None, Space | None]:
-        """Return the vector (dims,) of a query and its space; None when words alone must do.
+    def embed(self, text: str, kind: EmbedKind = "query") -> tuple[Vectors | None, Space | None]:
+        """Return the vector (dims,) of what is asked or told now, and its space.
 
-        The last one is kept: recall and routing ask for the same.
+        None where words alone must do: the embedder is down, or is elsewhere and the text may not
+        leave. The last one is kept: recall, routing and quotations ask for the same.
         """
         try:
             space, embedder = self.home.serving()
             if space is None or embedder is None or self._stays(text):
                 return None, None
             last = self._last
-            if last is None or last[:2] != (text, space.id):
+            if last is None or last[:3] != (text, kind, space.id):
                 with labelled("embedding", classes={"question": self._leave.policy("question")}):
-                    last = self._last = (text, space.id, embedder.embed([text], "query")[0])
-            return last[2], space
+                    last = self._last = (text, kind, space.id, embedder.embed([text], kind)[0])
+            return last[3], space
         except ModelError:
             return None, None
 

@@ -17,6 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from knowme.redact import secrets_in
 from knowme.route import FAST, Budget, Learned, Message, Recall, choose, directive
 from knowme.times import now_ms, zone
 from knowme.turn import Asked, Call, Turn
-from knowme.types import ChatMessage, Hit, ModelState, Options, Query, Route, Usage
+from knowme.types import ChatMessage, Hit, Options, Query, Route, Usage
 from knowme.wire import estimate_tokens
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
     from knowme.sessions import Session
 
-SOURCE = "knowme"
 UNTRUSTED = "untrusted"
 """What a source marks as neither the person's nor their assistant's: searched, never prompted."""
 KIND_SECONDS = 10.0
@@ -67,7 +67,7 @@ def steer(home: Home, asked: Asked, conversation: str) -> Turn:
         threshold = home.threshold()
     relevance = max((hit.score for hit in hits), default=0.0)
     known = relevance >= threshold
-    vector = home.query_vector(question) if question.strip() else None
+    vector = home.embed(question)[0] if question.strip() else None
     intent = classify(
         question, vector if home.reads_minilm() else None,
         relevance=relevance, threshold=threshold, known=known,
@@ -96,7 +96,7 @@ def _again(
             " JOIN conversations c ON c.id = a.conversation_id"
             " WHERE c.source = ? AND c.external_id = ? AND q.retired_ms IS NULL"
             " ORDER BY a.id DESC LIMIT 1",
-            (SOURCE, conversation),
+            (sessions.SOURCE, conversation),
         )
     if not found:
         raise NotFoundError("There is no question to ask again.", "Ask one first.")
@@ -162,7 +162,7 @@ def _route(home: Home, turn: Turn) -> Route:
         tuple(sorted({hit.source for hit in turn.hits})),
     )  # fmt: skip
     paid = any(not state.local for state in turn.states.values())
-    budget = _budget(home) if paid else None  # else nothing is weighed against it
+    budget = spending(home) if paid else None  # else nothing is weighed against it
     return choose(
         message,
         recall,
@@ -215,8 +215,10 @@ def _second_opinion(home: Home, turn: Turn) -> Intent:
 
 
 async def _asked_kind(home: Home, question: str, call: Call) -> str:
-    system = (files("knowme") / "prompts" / "classify.md").read_text("utf-8").strip()
-    messages = (ChatMessage("system", system), ChatMessage("user", question[:KIND_READS]))
+    messages = (
+        ChatMessage("system", prompt_text("classify")),
+        ChatMessage("user", question[:KIND_READS]),
+    )
     schema = {
         "type": "object", "properties": {"category": {"enum": ["PERSONAL", "COMPLEX"]}},
         "required": ["category"], "additionalProperties": False,
@@ -233,6 +235,12 @@ async def _asked_kind(home: Home, question: str, call: Call) -> str:
                 call.usage = chunk.usage or call.usage
     call.state = "done"
     return said
+
+
+@lru_cache(maxsize=8)
+def prompt_text(name: str) -> str:
+    """Return one of the prompts."""
+    return (files("knowme") / "prompts" / f"{name}.md").read_text("utf-8").strip()
 
 
 def _prompt_tokens(home: Home, turn: Turn) -> int:
@@ -262,7 +270,8 @@ def _earlier_tokens(turn: Turn, budget: int) -> int:
     return min(tokens, budget) + after
 
 
-def _budget(home: Home) -> Budget:
+def spending(home: Home) -> Budget:
+    """Return what remote models have cost this month, and what they may."""
     monthly = home.settings.routing.monthly_budget
     tz = zone(home.settings.memory.timezone)
     at_ms = now_ms()
@@ -299,13 +308,6 @@ def _strength(turn: Turn) -> float:
     if not sizes or not all(sizes):
         return 1.0
     return min(1.0, max(0.0, math.log(max(sizes) / 1e8) / math.log(4e9 / 1e8)))
-
-
-def cost_of(state: ModelState, usage: Usage) -> float:
-    """Return what a call cost, in the money of the model's prices."""
-    return (
-        usage.prompt_tokens * state.price_in + usage.answer_tokens * state.price_out
-    ) / 1_000_000
 
 
 def estimated(

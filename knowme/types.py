@@ -243,6 +243,15 @@ class ModelState:
     down: str = ""
     parameters: int = 0
 
+    @property
+    def priced(self) -> bool:
+        """Tell whether asking it costs money."""
+        return bool(self.price_in or self.price_out)
+
+    def cost(self, prompt_tokens: int, answer_tokens: int) -> float:
+        """Return what so many tokens cost, in the money of its prices."""
+        return (prompt_tokens * self.price_in + answer_tokens * self.price_out) / 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Route:

@@ -71,7 +71,9 @@ def test_the_lead_says_when_and_who() -> None:
         hit("heat pump: Frioeste", 20_002, role="document", title="Heating"),
         hit("I hate that heat pump", 20_003, speaker="Tomás", metadata={"other": True}),
     ]
-    lead = quote_lead(choose_quotes(HashingEmbedder(), hits, "heat pump", UTC, limit=4))
+    embedder = HashingEmbedder()
+    meaning = embedder, embedder.embed(["heat pump"], "query")[0]
+    lead = quote_lead(choose_quotes(meaning, hits, "heat pump", UTC, limit=4))
     assert "2024-10-04, you said: “we ordered the heat pump”" in lead
     assert "2024-10-05, the assistant: “heat pump ordered”" in lead
     assert "2024-10-06, a note in Heating: “heat pump: Frioeste”" in lead

@@ -142,3 +142,20 @@ def test_the_layout_follows_every_change(home) -> None:
     assert rows() == [(1, 0, 2), (2, 1, 3), (3, 2, 0)]
     store(home, "openclaw", [(Record("removed", "k", "k1"), None)])
     assert rows() == [(1, 0, 3), (3, 1, 0)]
+
+
+def test_what_may_not_leave_is_not_embedded_where_the_embedder_is_elsewhere(tmp_path) -> None:
+    Home.create(tmp_path / "home")
+    settings = {"embedder.kind": "hashing", "engine.kind": "echo"}
+    away = {**settings, "embedder.url": "http://192.0.2.1/v1"}
+    secret = "Is sk-proj-Zx81LmQp93Vb27Rt56Wy04Ku a good key?"
+    with Home.open(tmp_path / "home", settings) as home:
+        store(home, "notes", [(Record("message", "c", "1", text="The boat is red.", seq=0), None)])
+        assert home.embed(secret)[0] is not None and home.embed(secret, "document")[0] is not None
+    with Home.open(tmp_path / "home", away) as home:
+        space, embedder = home.serving()
+        assert space is not None and embedder is not None and home.embeds_away()
+        assert home.embed("Where is the boat?")[0] is not None
+        assert home.embed(secret) == (None, None) == home.embed(secret, "document")
+    with Home.open(tmp_path / "home", {**away, "privacy.question": "deny"}) as home:
+        assert home.embed("Where is the boat?") == (None, None)

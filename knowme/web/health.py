@@ -103,9 +103,8 @@ class Health:
         if self._checks["engine"][0] != "ok":
             return
         if not self._home.engine.local:  # asking it how it is would be a request that leaves
-            primary = self._home.models.primary
-            down = next(s.down for s in self._home.models.states() if s.role == primary)
-            if down:
+            models = self._home.models
+            if down := models.state(models.primary).down:
                 self._checks["engine"] = ("down", down)
         else:
             try:

@@ -322,7 +322,7 @@ async def show(request: Request) -> Response:
 def _state(home: Home, name: str) -> ModelState:
     """Return the model; for `knowme` the one that answers by default. Raises UnknownModelError."""
     role = home.models.primary if is_knowme(name) else find_role(home, name)
-    return next(state for state in home.models.states() if state.role == role)
+    return home.models.state(role)
 
 
 def _tag(home: Home, name: str) -> dict[str, Any]:

@@ -329,5 +329,5 @@ def _model(home: Home, name: str) -> Mapping[str, Any]:
     if is_knowme(name):
         return told
     role = find_role(home, name)
-    state = next(state for state in home.models.states() if state.role == role)
+    state = home.models.state(role)
     return {**told, "owned_by": state.engine, "knowme": asdict(state)}

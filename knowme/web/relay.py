@@ -32,7 +32,7 @@ from knowme.home import Home
 from knowme.prompting import keep_from_leaving
 from knowme.receipts import put_call
 from knowme.reduce import OPENCLAW, is_task, split
-from knowme.steering import cost_of, estimated
+from knowme.steering import estimated
 from knowme.times import now_ms
 from knowme.turn import Call
 from knowme.types import ChatMessage, Chunk, Usage
@@ -188,8 +188,8 @@ async def _first(
 def _note(service: Service, call: Call) -> None:
     home = service.home
     if call.usage is not None and not call.local:
-        state = next(state for state in home.models.states() if state.role == call.role)
-        call.cost = cost_of(state, call.usage)
+        state = home.models.state(call.role)
+        call.cost = state.cost(call.usage.prompt_tokens, call.usage.answer_tokens)
     service.note(lambda conn: put_call(conn, call, None))
 
 
