@@ -156,7 +156,17 @@ def _duration(value: str) -> str:
     return ""
 
 
-SHAPES = {"zone": _zone, "clock": _clock, "duration": _duration}
+def _age(text: str) -> str:
+    return "" if re.fullmatch(r"[1-9]\d{0,4}[dwmy]", text) else "an age: 30d, 6w, 3m, 2y"
+
+
+def _ages(value: Mapping[str, str]) -> str:
+    return next((f"{_age(each)} ({name})" for name, each in value.items() if _age(each)), "")
+
+
+SHAPES: Mapping[str, Any] = {
+    "zone": _zone, "clock": _clock, "duration": _duration, "age": _age, "ages": _ages,
+}  # fmt: skip
 """Shape -> a check that returns "" or what the value must be. An empty value always passes."""
 
 
@@ -337,8 +347,9 @@ def known(key: str, origin: str = "config") -> Spec:
         return _known_of_model(name, origin)
     for spec in specs().values():
         if spec.type is dict and key.startswith(f"{spec.key}."):
-            meta = {"help": spec.meta["help"], "choices": spec.meta["values"]}
-            return Spec(key, str, "", meta)
+            legal = spec.meta.get("values")
+            more = {"choices": legal} if legal else {"shape": spec.meta["shape"].removesuffix("s")}
+            return Spec(key, str, "", {"help": spec.meta["help"], **more})
     if dot and section in sections():
         names = [
             each.split(".")[1] for each in [*specs(), *LISTS] if each.startswith(f"{section}.")

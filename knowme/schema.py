@@ -236,12 +236,117 @@ def m005_models(conn: apsw.Connection) -> None:
     """)
 
 
+def m006_structure(conn: apsw.Connection) -> None:
+    """What is true, who the person is, what fell out of the window, and what was forgotten."""
+    conn.execute("""
+    CREATE TABLE facts(                 -- one row a claim: one statement in one message
+      id INTEGER PRIMARY KEY,
+      uid TEXT NOT NULL UNIQUE,         -- 16 hex digits: same archive, same uid
+      subject TEXT NOT NULL,            -- 'me' is the person; else a name as it was said
+      attribute TEXT NOT NULL,          -- canonical (attributes.py), or a verb phrase
+      value TEXT NOT NULL,
+      sentence TEXT NOT NULL,           -- a statement that stands alone
+      message_id INTEGER NOT NULL REFERENCES messages(id),
+      start INTEGER NOT NULL, end INTEGER NOT NULL, -- character span of messages.text: the quote
+      quote TEXT NOT NULL,
+      said_ms INTEGER,                  -- when it was said
+      from_first TEXT NOT NULL DEFAULT '', from_last TEXT NOT NULL DEFAULT '', -- ISO days: it
+      to_first TEXT NOT NULL DEFAULT '', to_last TEXT NOT NULL DEFAULT '', -- began, ended between
+      read_by TEXT NOT NULL,            -- rules, model:NAME, person
+      certain INTEGER NOT NULL DEFAULT 1, -- 0: hedged ("I think")
+      outright INTEGER NOT NULL DEFAULT 0, -- the person says so of themselves in plain words
+      sensitive TEXT NOT NULL DEFAULT '', -- '' or kinds: health,politics
+      state TEXT NOT NULL,              -- believed, repeated, superseded, doubtful, quarantined,
+                                        -- retired
+      reason TEXT NOT NULL DEFAULT '',  -- why it is not believed
+      other TEXT NOT NULL DEFAULT '',   -- the uid that it repeats, that superseded it, or that it
+                                        -- contradicts
+      pinned INTEGER NOT NULL DEFAULT 0,
+      recorded_ms INTEGER NOT NULL,     -- when we learned it
+      retired_ms INTEGER);              -- when we unlearned it
+    CREATE INDEX facts_key ON facts(subject, attribute);
+    CREATE INDEX facts_message ON facts(message_id);
+    CREATE INDEX facts_state ON facts(state, subject);
+    CREATE TABLE lines(                 -- the lines of the profile
+      id INTEGER PRIMARY KEY,
+      uid TEXT NOT NULL UNIQUE,
+      section TEXT NOT NULL, text TEXT NOT NULL,
+      confidence REAL NOT NULL,         -- 0 to 1
+      state TEXT NOT NULL,              -- current, thin (too little evidence), struck, replaced,
+                                        -- gone
+      written_by TEXT NOT NULL,         -- rules, model:NAME, person
+      sensitive TEXT NOT NULL DEFAULT '',
+      place REAL NOT NULL DEFAULT 0,    -- within its section; the first that the budget drops is
+                                        -- the last
+      pinned INTEGER NOT NULL DEFAULT 0,
+      recorded_ms INTEGER NOT NULL, retired_ms INTEGER);
+    CREATE TABLE line_evidence(
+      line_uid TEXT NOT NULL REFERENCES lines(uid) ON DELETE CASCADE,
+      message_id INTEGER NOT NULL REFERENCES messages(id),
+      start INTEGER NOT NULL, end INTEGER NOT NULL, quote TEXT NOT NULL,
+      fact_uid TEXT NOT NULL DEFAULT '',
+      PRIMARY KEY(line_uid, message_id, start)) WITHOUT ROWID;
+    CREATE INDEX line_evidence_message ON line_evidence(message_id);
+    CREATE TABLE decisions(             -- what the person said of a fact or a line: it wins
+      id INTEGER PRIMARY KEY,
+      at_ms INTEGER NOT NULL,
+      target TEXT NOT NULL,             -- fact, line
+      uid TEXT NOT NULL,
+      action TEXT NOT NULL,             -- facts: accept, reject, both, retire, edit, pin, unpin;
+                                        -- lines: write, edit, strike, pin, unpin
+      key TEXT NOT NULL DEFAULT '',     -- what it is about, however often it is said anew
+      text TEXT NOT NULL DEFAULT '',    -- the person's own wording
+      undone_ms INTEGER);
+    CREATE INDEX decisions_key ON decisions(target, key);
+    CREATE TABLE events(                -- every change of a belief, append-only
+      id INTEGER PRIMARY KEY AUTOINCREMENT,
+      at_ms INTEGER NOT NULL,
+      target TEXT NOT NULL,             -- fact, line
+      uid TEXT NOT NULL,
+      action TEXT NOT NULL,             -- learned, changed, unlearned, and those of decisions
+      actor TEXT NOT NULL,              -- rules, model:NAME, person, forget
+      before TEXT, after TEXT,          -- the whole row as JSON; null: there was, is none
+      decision_id INTEGER);
+    CREATE INDEX events_uid ON events(target, uid, id);
+    CREATE INDEX events_time ON events(target, at_ms);
+    CREATE TABLE summaries(             -- blocks of turns that left the window
+      id INTEGER PRIMARY KEY,
+      conversation_id INTEGER NOT NULL REFERENCES conversations(id) ON DELETE CASCADE,
+      from_seq INTEGER NOT NULL, upto_seq INTEGER NOT NULL, -- the messages with from < seq <= upto
+      text TEXT NOT NULL,               -- of this block
+      rolling TEXT NOT NULL,            -- of everything up to here, as a prompt holds it
+      because TEXT NOT NULL,            -- JSON: for each line of rolling, the ids it rests on
+      model TEXT NOT NULL,              -- extractive, or the model's name
+      made_ms INTEGER NOT NULL,
+      UNIQUE(conversation_id, upto_seq));
+    CREATE TABLE fingerprints(          -- of texts that are not the person's words, hashed
+      hash INTEGER NOT NULL, message_id INTEGER NOT NULL, -- 0: of no message (a prompt of ours)
+      PRIMARY KEY(hash, message_id)) WITHOUT ROWID;
+    CREATE INDEX fingerprints_message ON fingerprints(message_id);
+    CREATE TABLE erasures(              -- what was forgotten: receipts without the words
+      id INTEGER PRIMARY KEY,
+      at_ms INTEGER NOT NULL,
+      what TEXT NOT NULL,               -- text, message, conversation, before, person, retention
+      state TEXT NOT NULL,              -- planned, erased, wiped, done
+      plan TEXT NOT NULL DEFAULT '{}',  -- numbers of rows; emptied when it is done
+      counts TEXT NOT NULL DEFAULT '{}',
+      unreachable TEXT NOT NULL DEFAULT '[]', -- backups and the like, by name
+      probed TEXT NOT NULL DEFAULT '{}',
+      done_ms INTEGER);
+    CREATE TABLE tombstones(            -- what must not come back, by keyed hash
+      hash BLOB PRIMARY KEY, erasure_id INTEGER NOT NULL, at_ms INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE states(                -- how far each derivation is; a key for tombstones
+      name TEXT PRIMARY KEY, value TEXT NOT NULL, updated_ms INTEGER NOT NULL) WITHOUT ROWID;
+    """)
+
+
 MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (
     m001_archive,
     m002_items,
     m003_jobs,
     m004_answers,
     m005_models,
+    m006_structure,
 )
 APPLICATION_ID = 0x6B6E6F77  # "know"
 

@@ -266,6 +266,12 @@ class PrivacySettings:
         (), "Names that placeholders stand for, beside your own and those of speakers"
     )
     keep_bodies: bool = setting(True, "Keep what was sent, for `knowme egress show`")
+    sensitive: str = setting(
+        "home",
+        "Facts on health, sexuality, politics, religion and the like: home (kept, and in no prompt "
+        "that leaves this machine, whatever else is allowed) or off (not learned at all)",
+        choices=("home", "off"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +293,16 @@ class ContextSettings:
     )
     files_tokens: int = setting(600, "Budget of the workspace files", minimum=0)
     memory_tokens: int = setting(500, "Budget of what is known of you", minimum=0)
-    summary_tokens: int = setting(300, "Budget of the summary", minimum=0)
+    summary_tokens: int = setting(
+        300, "Budget of the summary; once there is one it takes its room from the turns", minimum=0
+    )
+    summaries: str = setting(
+        "auto",
+        "Who words summaries: auto (a local model of a billion parameters or more, else "
+        "extractive), extractive (sentences as they were said), model (the local model, however "
+        "small)",
+        choices=("auto", "extractive", "model"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +312,7 @@ class AskSettings:
     system_tokens: int = setting(200, "Budget of the instructions", minimum=50)
     recalled_tokens: int = setting(1000, "Budget of what is recalled", minimum=0)
     question_tokens: int = setting(500, "Budget of the question", minimum=50)
-    history_tokens: int = setting(800, "Budget of the last turns in a chat", minimum=0)
+    history_tokens: int = setting(1500, "Budget of the last turns in a chat", minimum=0)
     threshold: float = setting(
         -1.0, "Below this relevance nothing counts as known; -1: the embedder's measured value"
     )
@@ -306,6 +321,55 @@ class AskSettings:
         "Lead the answer with the quoted words and their date: always, never, or auto (models "
         "under a billion parameters)",
         choices=("auto", "always", "never"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FactsSettings:
+    """What is learned from what was said."""
+
+    read: str = setting(
+        "auto",
+        "Who reads for facts: auto (rules, then a local model of a billion parameters or more), "
+        "rules, model (rules, then the model of facts.role, however small), off",
+        choices=("auto", "rules", "model", "off"),
+    )
+    role: str = setting(
+        "",
+        "The model that reads, by role; empty: the primary one. A remote one reads only what "
+        "privacy.recalled and privacy.sources let leave",
+    )
+    question_at: str = setting(
+        "18:00", "One question a day about what is doubtful, from then on; empty: never",
+        shape="clock",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileSettings:
+    """What is known of the person, as USER_PROFILE.md."""
+
+    build: bool = setting(True, "Build it after each sync")
+    psychology: bool = setting(
+        True, "Also personality, attachment, values, habits under stress, with their uncertainty"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionSettings:
+    """What is given up as it grows old. All of it is off by default; days, 0: never."""
+
+    vectors_days: int = setting(
+        0, "Drop the vectors of entries older than this: they are found by words alone", minimum=0
+    )
+    compress_days: int = setting(
+        0, "Compress the text of entries older than this, without loss", minimum=0
+    )
+    kinds: tuple[str, ...] = setting(
+        (), "Only these kinds, for both: message, section; none: all", words=("message", "section")
+    )
+    forget_after: Mapping[str, str] = setting(
+        dict, "Forget what is older, by source: {telegram: 365d}; 30d, 6m, 2y", shape="ages"
     )
 
 
@@ -352,5 +416,8 @@ class Settings:
     privacy: PrivacySettings = setting(PrivacySettings, "What may leave this machine")
     context: ContextSettings = setting(ContextSettings, "What a prompt is made of")
     ask: AskSettings = setting(AskSettings, "How a question is put to the model")
+    facts: FactsSettings = setting(FactsSettings, "What is learned from what was said")
+    profile: ProfileSettings = setting(ProfileSettings, "What is known of you, as a page")
+    retention: RetentionSettings = setting(RetentionSettings, "What is given up as it grows old")
     service: ServiceSettings = setting(ServiceSettings, "The HTTP service")
     jobs: JobSettings = setting(JobSettings, "Work in the background")

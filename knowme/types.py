@@ -92,6 +92,110 @@ class Neighbour:
     offset: int  # -1 is the message before the hit, +1 the one after
 
 
+ME = "me"
+"""The subject of a claim that is about the person."""
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """When something was so, as ISO days (2026-03-01); "" where it is open or nobody knows.
+
+    It began between ``from_first`` and ``from_last``, and ended between ``to_first`` and
+    ``to_last``, all included; equal ones are known to the day. What happened on one day has all
+    four alike. "since March": from 03-01 to 03-31, no end.
+    """
+
+    from_first: str = ""
+    from_last: str = ""
+    to_first: str = ""
+    to_last: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One atomic statement that somebody made in one message.
+
+    ``subject`` is ME where the writer of the message speaks of themselves (whoever stores it puts
+    the name of another speaker in its place), else a name as it was said. ``attribute`` is a
+    canonical one (``attributes.py``), or a verb phrase in lower case. ``start`` and ``end`` are the
+    characters of the message's text that it rests on: its quote. ``certain`` is False where the
+    writer hedges; ``outright`` True where they say it of themselves in plain words. ``read_by`` is
+    "rules", or "model:NAME".
+    """
+
+    subject: str
+    attribute: str
+    value: str
+    sentence: str
+    start: int
+    end: int
+    when: When = field(default_factory=When)
+    certain: bool = True
+    outright: bool = False
+    read_by: str = "rules"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A claim as it is kept, with what is believed of it. Times in ms, days as in When.
+
+    ``state``: believed; repeated (it says what ``other`` says); superseded (by ``other``);
+    doubtful (it waits for the person, ``other`` is what it contradicts); quarantined (``reason``
+    says why it is not believed); retired. ``sensitive`` are kinds (health, politics), "" if none.
+    """
+
+    uid: str
+    subject: str
+    attribute: str
+    value: str
+    sentence: str
+    message_id: int
+    start: int
+    end: int
+    quote: str
+    said_ms: int | None
+    when: When
+    read_by: str
+    certain: bool
+    outright: bool
+    sensitive: tuple[str, ...]
+    state: str
+    reason: str
+    other: str
+    pinned: bool
+    recorded_ms: int
+    retired_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The words that something rests on: a span of a message."""
+
+    message_id: int
+    start: int
+    end: int
+    quote: str
+    fact_uid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the profile. ``state``: current, thin, struck, replaced, gone."""
+
+    uid: str
+    section: str
+    text: str
+    confidence: float
+    state: str
+    written_by: str
+    sensitive: tuple[str, ...]
+    place: float
+    pinned: bool
+    recorded_ms: int
+    retired_ms: int | None
+    evidence: tuple[Evidence, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """One recalled item, best first in a list, with the reason why it was found.

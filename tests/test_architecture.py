@@ -16,7 +16,8 @@ RANKS = [
     {"daemon"},
     {"service", "web", "mcp"},
     {"shadow"},
-    {"ask", "sync", "export", "backup", "journal", "learn", "evals", "forget", "stats"},
+    {"ask", "sync", "export", "backup", "journal", "learn", "evals", "stats"}
+    | {"extract", "portrait", "summaries", "rebuild", "forget", "retention"},
     {"receipts"},
     {"prompting"},
     {"steering"},
@@ -26,11 +27,12 @@ RANKS = [
     {"sessions"},
     {"models", "route", "context", "follow", "fuse", "layout", "lexical", "search", "quotes"},
     {"compress", "workspace", "reduce", "privacy", "rules"} | {"breaker", "feedback", "residency"},
-    {"archive", "memory", "facts", "profile", "egress", "redact"},
+    {"archive", "memory", "facts", "inbox", "profile", "beliefs", "fingerprints", "tombstones"}
+    | {"egress", "redact"},
     {"plugins", "config", "configfile", "legacy", "db", "schema", "lock", "modelstore", "convert"},
-    {"gain", "intents"},
+    {"gain", "intents", "claims", "gate", "psyche"},
     {"settings"},
-    {"dates", "times", "words", "questions", "net"},
+    {"dates", "times", "words", "questions", "net", "attributes", "sensitive", "spans", "whens"},
     {"seams"},
     {"types", "errors", "__init__"},
 ]
