@@ -107,7 +107,7 @@ def find_conversation(conn: apsw.Connection, source: str, external_id: str) -> i
 def current(conn: apsw.Connection, conversation_id: int, external_id: str) -> Current | None:
     """Return the version of a message that counts now, or None."""
     row = conn.execute(
-        "SELECT id, hash, text, coalesce(length(raw), 0), meta, seq, recall, speaker, at_ms"
+        "SELECT id, hash, plain(text), coalesce(length(raw), 0), meta, seq, recall, speaker, at_ms"
         " FROM messages WHERE conversation_id = ? AND external_id = ? AND retired_ms IS NULL",
         (conversation_id, external_id),
     ).fetchone()
@@ -168,8 +168,9 @@ def _has_version(conn: apsw.Connection, conversation_id: int, record: Record) ->
 def _was_version(conn: apsw.Connection, conversation_id: int, record: Record) -> bool:
     return (
         conn.execute(
-            "SELECT 1 FROM messages WHERE conversation_id = ? AND external_id = ? AND text = ?"
-            " AND coalesce(length(raw), 0) >= ? AND retired_ms IS NOT NULL LIMIT 1",
+            "SELECT 1 FROM messages WHERE conversation_id = ? AND external_id = ?"
+            " AND plain(text) = ? AND coalesce(length(raw), 0) >= ?"
+            " AND retired_ms IS NOT NULL LIMIT 1",
             (conversation_id, record.external_id, record.text, len(record.raw or "")),
         ).fetchone()
         is not None
@@ -242,7 +243,7 @@ def retire(conn: apsw.Connection, conversation_id: int, external_id: str, now_ms
     return ids
 
 
-_COLUMNS = "id, conversation_id, external_id, seq, role, speaker, text, at_ms, origin, meta"
+_COLUMNS = "id, conversation_id, external_id, seq, role, speaker, plain(text), at_ms, origin, meta"
 
 
 def _message(row: Sequence[Any]) -> Message:

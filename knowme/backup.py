@@ -125,6 +125,7 @@ def restore(home_path: Path, backup: Path | None = None) -> Path:
             db.copy(backup, made)
             _reached("copied")
             aside = _keep_aside(live)
+            _page_aside(home_path)
             _forget_index(home_path)
             made.replace(live)
         finally:
@@ -214,6 +215,17 @@ def _second_name(path: Path, other: Path) -> None:
         shutil.copyfile(path, other)
         other.chmod(0o600)
         db.sync(other)
+
+
+def _page_aside(home_path: Path) -> None:
+    """Put the profile's page away: it was made from the other database, which knows its lines.
+
+    Beside this one they would look as if the person had written them. It is built anew.
+    """
+    page = home_path / "USER_PROFILE.md"
+    if page.exists():
+        at = datetime.now(UTC).strftime(_STAMP)
+        page.rename(page.with_name(f"{page.name}.before-restore-{at}"))
 
 
 def _forget_index(home_path: Path) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knowme import console
+from knowme import console, daemon
 from knowme.commands.recall import answer, answerer, print_hits, print_receipt, told_why
 from knowme.console import bold, dim, say
 from knowme.errors import KnowmeError
@@ -24,6 +24,7 @@ from knowme.errors import KnowmeError
 if TYPE_CHECKING:
     from knowme.ask import Done, Started
     from knowme.home import Home
+    from knowme.inbox import Doubt
 
 HISTORY = "chat_history"
 
@@ -39,6 +40,7 @@ class Talk:
     started: Started | None = None
     latest: str = ""  # the conversation of the last answer
     number: str = "last"  # of the last answer; "last" where none is known
+    doubt: str = ""  # the uid of what was asked to be settled
     over: bool = False
 
     def ask(self, question: str, again: str = "") -> None:
@@ -153,6 +155,53 @@ class Talk:
         rate(self.home, self.number, kind, value)
         console.note(dim("noted"))
 
+    def inbox(self, rest: str) -> None:
+        """What is doubtful; settle what is asked: /inbox new, old, both or neither."""
+        from knowme import inbox, portrait
+        from knowme.times import now_ms
+
+        if rest and self.doubt:
+            self.home.db.write(
+                lambda conn: inbox.answer(conn, self.doubt, rest.strip().lower(), now_ms())
+            )
+            self.doubt = ""
+            if self.home.settings.profile.build:
+                portrait.build(self.home)
+            console.note(dim("noted; your word wins"))
+            return
+        with self.home.db.read() as conn:
+            doubts = inbox.doubts(conn)
+        if not doubts:
+            console.note("Nothing is doubtful.")
+            return
+        self._ask_doubt(doubts[0])
+        if len(doubts) > 1:
+            console.note(dim(f"{len(doubts) - 1} more: /inbox again, or knowme inbox"))
+
+    def question_of_the_day(self) -> None:
+        """Ask what is doubtful: one question a day at most, from facts.question_at on."""
+        from datetime import datetime
+
+        from knowme import inbox
+        from knowme.times import now_ms, zone
+
+        settings = self.home.settings
+        now = datetime.now(zone(settings.memory.timezone))
+        at = settings.facts.question_at
+        if not at or f"{now:%H:%M}" < at:
+            return
+        day = now.date().isoformat()
+        doubt = self.home.db.write(lambda conn: inbox.question_of_the_day(conn, now_ms(), day=day))
+        if doubt is not None:
+            console.note(dim("One question for today:"))
+            self._ask_doubt(doubt)
+
+    def _ask_doubt(self, doubt: Doubt) -> None:
+        self.doubt = doubt.fact.uid
+        say(console.wrap(doubt.question, "  "))
+        choices = "new, old, both or neither" if doubt.against is not None else "new or neither"
+        say(dim(f"  /inbox {choices}"))
+
     def help(self, rest: str) -> None:
         """This list."""
         del rest
@@ -178,6 +227,7 @@ COMMANDS: dict[str, Callable[[Talk, str], None]] = {
     "local": Talk.local,
     "retry": Talk.retry,
     "rate": Talk.rate,
+    "inbox": Talk.inbox,
     "quit": Talk.quit,
 }
 
@@ -187,9 +237,10 @@ def run(home: Home, conversation: str = "", model: str = "") -> None:
     role = model or home.models.primary
     state = home.models.state(role)
     _ = home.rules  # a pattern that is none is refused now, not at the first question
-    with asyncio.Runner() as runner:
+    with daemon.beside(home), asyncio.Runner() as runner:
         talk = Talk(home, runner, conversation, model)
         console.note(dim(f"{answerer(state.model, state.engine)}. /help lists the commands."))
+        talk.question_of_the_day()
         for line in _lines(home.path / HISTORY):
             if text := line.strip():
                 _do(talk, text)

@@ -13,10 +13,23 @@ from collections.abc import Sequence
 import click
 
 from knowme import console
-from knowme.commands import State, begin, cli, egress, keep, recall, route, serve
+from knowme.commands import (
+    State,
+    begin,
+    cli,
+    context,
+    egress,
+    facts,
+    forget,
+    keep,
+    profile,
+    recall,
+    route,
+    serve,
+)
 from knowme.errors import KnowmeError
 
-CHAPTERS = (begin, recall, route, egress, serve, keep)
+CHAPTERS = (begin, recall, facts, profile, context, route, egress, serve, keep, forget)
 """Imported for their commands, which add themselves to ``cli``."""
 
 

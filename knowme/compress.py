@@ -1,10 +1,8 @@
 """Making text shorter: cut at sentences, the excerpt that answers, the summary of earlier turns.
 
 Promises: pure, deterministic, no model; nothing is worded anew: what is kept was said so, and a
-summary names who said each line and the message that it rests on. Nothing exceeds its budget.
-Refuses to know: prompts, where messages are kept.
-
-A model that words a summary takes the place of ``summarise``: the same arguments, the same Summary.
+summary names who said each line and the messages that it rests on. Nothing exceeds its budget.
+Refuses to know: prompts, where messages are kept, how a model words a summary (``summaries.py``).
 """
 
 from __future__ import annotations
@@ -105,14 +103,19 @@ class Said(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What was said earlier: one line a sentence; line i rests on the message ``because[i]``.
+    """What was said earlier: one line a sentence; line i rests on the messages ``because[i]``.
 
     ``sources`` are those of the recalled memory that some of it may repeat.
     """
 
     text: str = ""
-    because: tuple[int, ...] = ()
+    because: tuple[tuple[int, ...], ...] = ()
     sources: tuple[str, ...] = ()
+
+    @property
+    def messages(self) -> tuple[int, ...]:
+        """Return the ids of all the messages that it rests on, each once, in the order of lines."""
+        return tuple(dict.fromkeys(each for ids in self.because for each in ids if each))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,7 @@ class _Line:
     place: int  # in the order of time
     who: str
     text: str
-    message_id: int
+    because: tuple[int, ...]
     stems: frozenset[str]
     score: float = 0.0
 
@@ -189,7 +192,7 @@ def summarise(
     while kept and count(_text(kept)) > budget_tokens:  # tokens of parts do not always add up
         kept.pop()
     kept.sort(key=lambda line: line.place)
-    return Summary(_text(kept), tuple(line.message_id for line in kept))
+    return Summary(_text(kept), tuple(line.because for line in kept))
 
 
 def _text(lines: Sequence[_Line]) -> str:
@@ -197,21 +200,21 @@ def _text(lines: Sequence[_Line]) -> str:
 
 
 def _lines(messages: Sequence[Said], previous: Summary) -> list[_Line]:
-    kept: list[tuple[str, str, int]] = []
-    found: list[tuple[str, str, int]] = []
+    kept: list[tuple[str, str, tuple[int, ...]]] = []
+    found: list[tuple[str, str, tuple[int, ...]]] = []
     ids = previous.because
     for place, line in enumerate(previous.text.splitlines()):
         if match := _LINE.match(line):
-            kept.append((match[1], match[2], ids[place] if place < len(ids) else 0))
+            kept.append((match[1], match[2], ids[place] if place < len(ids) else ()))
     for message in messages[-MOST_LINES:]:
         who = WHO.get(message.role)
         for piece in sentences(message.text) if who else ():
             text = " ".join(piece.split()).strip("-*• ")
             if who and _tells(text):
-                found.append((who, text, message.message_id))
+                found.append((who, text, (message.message_id,) if message.message_id else ()))
     return [
-        _Line(place, who, text, message_id, frozenset(stems(text)))
-        for place, (who, text, message_id) in enumerate([*kept, *found[-MOST_LINES:]])
+        _Line(place, who, text, because, frozenset(stems(text)))
+        for place, (who, text, because) in enumerate([*kept, *found[-MOST_LINES:]])
     ]
 
 
@@ -240,7 +243,7 @@ def _ranked(lines: Sequence[_Line]) -> list[_Line]:
         return sum(weight[each] * centre[each] for each in line.stems) / (own * length)
 
     ranked = [
-        _Line(line.place, line.who, line.text, line.message_id, line.stems,
+        _Line(line.place, line.who, line.text, line.because, line.stems,
               round(_telling(line) * (0.5 + central(line)), 3))
         for line in lines
     ]  # fmt: skip
@@ -264,4 +267,4 @@ def _fitted(line: _Line, budget: int, count: Count) -> _Line:
     room = max(0, budget - count(f"- {line.who}: ") - 3)
     cut = _chop(line.text, room, count).rstrip()
     text = f"{cut} […]" if len(content_words(cut)) > 1 else ""
-    return _Line(line.place, line.who, text, line.message_id, line.stems, line.score)
+    return _Line(line.place, line.who, text, line.because, line.stems, line.score)

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import apsw
 
-from knowme import jobs
-from knowme.errors import JobError
+from knowme import jobs, structure
+from knowme.errors import HomeError, JobError
 from knowme.jobs import Cancelled, Handler, Progress, Runner
 from knowme.lock import Lock
-from knowme.settings import JobSettings
+from knowme.settings import Settings
 from knowme.types import Counts
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def sync_job(home: Home, payload: Mapping[str, Any], progress: Progress) -> None
         for name, counts in done.items()
     )
     progress.note(sum(counts.read for counts in done.values()), note)
+    home.db.write(jobs.learn_soon)
     failed = {name: counts for name, counts in done.items() if "source" in counts.skipped}
     if failed:  # the others are in; reading those again costs little
         raise JobError(" ".join(p for counts in failed.values() for p in counts.problems))
@@ -113,19 +114,60 @@ def shadow_job(home: Home, payload: Mapping[str, Any], progress: Progress) -> No
     progress.note(1, f"answered by {role}" if role else "no model may answer it")
 
 
+def learn_job(home: Home, payload: Mapping[str, Any], progress: Progress) -> None:
+    """Learn by rules from what came in, and build the profile."""
+    counts = structure.catch_up(home, progress.update)
+    progress.note(counts["messages"], _counted(counts))
+
+
+def read_job(home: Home, payload: Mapping[str, Any], progress: Progress) -> None:
+    """Let a model read for facts. Stops after any message; what is done stays done."""
+    counts = structure.read(home, progress.update)
+    progress.note(counts["messages"], _counted(counts))
+
+
+def summarise_job(home: Home, payload: Mapping[str, Any], progress: Progress) -> None:
+    """Summarise what will leave a window next; payload: {"conversation": its name}."""
+    from knowme import summaries
+
+    made = summaries.ahead(home, str(payload["conversation"]))
+    progress.note(1, "summarised" if made else "nothing to do")
+
+
+def retention_job(home: Home, payload: Mapping[str, Any], progress: Progress) -> None:
+    """Give up what is older than the settings say."""
+    from knowme import retention
+
+    progress.note(1, _counted(retention.run(home, progress.update)))
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}: {many}" for name, many in counts.items() if many) or "nothing to do"
+
+
 HANDLERS: Mapping[str, Handler] = {
     "backup": backup_job,
+    structure.LEARN: learn_job,
+    structure.READ: read_job,
     "reindex": reindex_job,
+    "retention": retention_job,
     "shadow": shadow_job,
+    structure.SUMMARISE: summarise_job,
     "sync": sync_job,
 }
-SLOW = ("reindex",)
+SLOW = ("reindex", structure.READ, structure.SUMMARISE)
 """Kinds that may take hours: they have a runner of their own, so that the daily ones keep time."""
 
 
-def ensure_schedules(conn: apsw.Connection, settings: JobSettings) -> None:
+def ensure_schedules(conn: apsw.Connection, settings: Settings) -> None:
     """Make the daily jobs recur as the settings say. Raises JobError for a wrong time."""
-    for kind, at in (("sync", settings.sync_at), ("backup", settings.backup_at)):
+    kept = settings.retention
+    some = kept.vectors_days or kept.compress_days or kept.forget_after
+    for kind, at in (
+        ("sync", settings.jobs.sync_at),
+        ("backup", settings.jobs.backup_at),
+        ("retention", settings.jobs.retention_at if some else ""),
+    ):
         if at:
             jobs.schedule(conn, kind, f"daily {at}")
         else:
@@ -154,7 +196,8 @@ def run(
     """
     settings = home.settings.service
     with Lock(home.path / LOCK), _signals() as signals:
-        home.db.write(lambda conn: ensure_schedules(conn, home.settings.jobs))
+        _finish_forgetting(home)
+        home.db.write(lambda conn: ensure_schedules(conn, home.settings))
         host = settings.host if host is None else host
         port = settings.port if port is None else port
         server = (service or _http)(home, host, port)
@@ -172,6 +215,37 @@ def run(
             if signals:
                 _bound(2 * GRACE_SECONDS)
             _stop(server, runners)
+
+
+def _finish_forgetting(home: Home) -> None:
+    """Take up an erasure that was cut, before anything is read or answered."""
+    from knowme import forget
+    from knowme.db import value
+
+    with home.db.read() as conn:
+        if not value(conn, "SELECT 1 FROM erasures WHERE state <> 'done' LIMIT 1"):
+            return
+    try:
+        forget.resume(home)
+    except HomeError as error:  # another process has the home open; doctor names it, too
+        log.warning("An erasure is not finished: %s %s", error.message, error.hint)
+
+
+@contextmanager
+def beside(home: Home) -> Iterator[None]:
+    """Do the small work of a conversation in the background: learn from it, summarise ahead.
+
+    For a chat or a service without a daemon; where there is one, either takes what is due.
+    """
+    mine = {kind: HANDLERS[kind] for kind in (structure.LEARN, structure.SUMMARISE)}
+    runner = Runner(home, mine)
+    thread = threading.Thread(target=runner.run_forever, name="knowme-beside", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        runner.stop()
+        thread.join(GRACE_SECONDS / 2)
 
 
 def _start_runners(

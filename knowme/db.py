@@ -78,7 +78,31 @@ def connect(
     conn.execute("PRAGMA cache_size=-16384")
     conn.execute("PRAGMA mmap_size=1073741824")
     conn.execute("PRAGMA temp_store=MEMORY")
+    conn.create_scalar_function("plain", lambda *kept: unpacked(kept[0]), 1, deterministic=True)
     return conn
+
+
+def packed(text: str) -> bytes:
+    """Return a text as it is kept where ``retention.compress_days`` has made it smaller."""
+    import zstandard
+
+    return zstandard.ZstdCompressor(level=19).compress(text.encode())
+
+
+def unpacked(kept: Any) -> Any:
+    """Return what ``packed`` was given; anything else as it is. ``plain(...)`` in SQL.
+
+    Raises StoreError for bytes that are damaged.
+    """
+    if not isinstance(kept, bytes):
+        return kept
+    import zstandard
+
+    try:
+        return zstandard.ZstdDecompressor().decompress(kept).decode()
+    except (zstandard.ZstdError, UnicodeDecodeError) as error:
+        told = f"A compressed text is damaged: {error}."
+        raise StoreError(told, "Run: knowme restore") from error
 
 
 class Database:
@@ -91,7 +115,7 @@ class Database:
         """
         self.path = path
         self._durability = durability
-        self._jobs: queue.SimpleQueue[tuple[Callable[..., Any], Future[Any]] | None] = (
+        self._jobs: queue.SimpleQueue[tuple[Callable[..., Any], Future[Any], bool] | None] = (
             queue.SimpleQueue()
         )
         self._readers: queue.SimpleQueue[apsw.Connection] = queue.SimpleQueue()
@@ -120,11 +144,11 @@ class Database:
             return
         opened.set_result(None)
         while (job := self._jobs.get()) is not None:
-            fn, done = job
+            fn, done, apart = job
             if not done.set_running_or_notify_cancel():
                 continue
             try:
-                result = self._transact(conn, fn)
+                result = fn(conn) if apart else self._transact(conn, fn)
             except apsw.Error as error:
                 done.set_exception(wrap(error, self.path))
             except BaseException as error:
@@ -177,13 +201,38 @@ class Database:
         Returns only after the commit. Whatever ``fn`` raises comes out here, after a rollback.
         ``fn`` must be quick: no model, no network, no waiting inside.
         """
+        return self._queued(fn, apart=False)
+
+    def maintain(self, fn: Callable[[apsw.Connection], T]) -> T:
+        """Run ``fn(conn)`` on the writer thread outside of any transaction, and return its result.
+
+        For what SQLite does only there: VACUUM, a checkpoint. Other writes wait meanwhile.
+        """
+        return self._queued(fn, apart=True)
+
+    def _queued(self, fn: Callable[[apsw.Connection], T], *, apart: bool) -> T:
         if threading.current_thread() is self._thread:
             raise StoreError("A write was asked for inside a write; pass its conn on instead.")
         done: Future[T] = Future()
         with self._lock:
             self._refuse_if_closed()
-            self._jobs.put((fn, done))
+            self._jobs.put((fn, done, apart))
         return done.result()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep every other process from opening the file meanwhile.
+
+        Raises HomeError, with their pids, while others have it open.
+        """
+        self._refuse_if_closed()
+        if self._hold is None:
+            raise HomeError(f"{self.path.parent} cannot be written.", "Check its permissions.")
+        self._hold.exclude()
+        try:
+            yield
+        finally:
+            self._hold.share()
 
     @contextmanager
     def read(self) -> Iterator[apsw.Connection]:

@@ -221,6 +221,8 @@ def _opened(path: Path) -> Iterator[Finding]:
             ("jobs", _jobs),
             ("sync", _last_sync),
             ("backup", _last_backup),
+            ("forget", _unfinished),
+            ("facts", _facts),
         )
         for name, check in checks:
             yield from _run(name, lambda check=check: check(home))  # type: ignore[misc]
@@ -495,3 +497,24 @@ def _last_backup(home: Home) -> Iterator[Finding]:
     at_ms = int(made.timestamp() * 1000)
     told = f"{len(known)} kept, the newest {ago(at_ms)}, {size(known[0].stat().st_size)}"
     yield Finding("backup", "ok", told)
+
+
+def _unfinished(home: Home) -> Iterator[Finding]:
+    """Name an erasure that was cut in the middle."""
+    from knowme.db import value
+
+    with home.db.read() as conn:
+        many = int(value(conn, "SELECT count(*) FROM erasures WHERE state <> 'done'"))
+    if many:
+        told = f"{many} erasure{'s' if many > 1 else ''} did not come to the end"
+        yield Finding("forget", "broken", told, "knowme forget --resume")
+
+
+def _facts(home: Home) -> Iterator[Finding]:
+    """Tell how much waits for the person."""
+    from knowme.db import value
+
+    with home.db.read() as conn:
+        many = int(value(conn, "SELECT count(*) FROM facts WHERE state = 'doubtful'"))
+    if many:
+        yield Finding("facts", "ok", f"{many} doubtful: they wait for your word (knowme inbox)")

@@ -96,8 +96,9 @@ def _messages(
         batch = rows(
             conn,
             "SELECT m.id, c.source, c.external_id, m.external_id, m.version, m.seq, m.role,"
-            " m.speaker, m.text, m.raw, m.at_ms, m.origin, m.recall, m.retired_ms, m.recorded_ms,"
-            " m.meta FROM messages m JOIN conversations c ON c.id = m.conversation_id"
+            " m.speaker, plain(m.text), m.raw, m.at_ms, m.origin, m.recall, m.retired_ms,"
+            " m.recorded_ms, m.meta FROM messages m"
+            " JOIN conversations c ON c.id = m.conversation_id"
             " WHERE m.id > ? ORDER BY m.id LIMIT ?",
             (last, BATCH),
         )
@@ -149,7 +150,7 @@ def _file_name(name: str) -> str:
 def _turns(conn: apsw.Connection, page: TextIO, conversation: int, timezone: str) -> None:
     tz = zone(timezone)
     for role, speaker, text, at_ms in conn.execute(
-        "SELECT role, speaker, text, at_ms FROM messages WHERE conversation_id = ?"
+        "SELECT role, speaker, plain(text), at_ms FROM messages WHERE conversation_id = ?"
         " AND retired_ms IS NULL ORDER BY seq, id",
         (conversation,),
     ):

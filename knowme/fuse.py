@@ -6,13 +6,15 @@ Refuses to know: where candidates come from, what they say.
 
 The lexical score is bm25 divided by what the query could have scored, so that words are loud only
 when they have something to say (equal-weight rank fusion loses to either side, see LOG.md). The
-cosine counts as an excess over the average item. A turn also stands for what is said near it: the
-best turn beside it, and the best within REACH, damped by the words between.
+cosine counts as an excess over the average item. A turn may have further keys, facts that were
+read from it: it scores what the best of its words and keys does, never the sum. A turn also stands
+for what is said near it: the best turn beside it, and the best within REACH, damped by the words
+between.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +31,8 @@ class Candidates:
     vector; ``dated`` in [0, 1] says how near its day is to those that the query names; ``answers``
     marks what an assistant said. ``around`` (2 * reach, n) are the rows of the items before (1 to
     reach steps away) and after, -1 where one is not a candidate; ``between`` (2 * reach, n) counts
-    the words that stand between.
+    the words that stand between. ``keys`` (m,) are the rows that m facts lead to, with a bm25 and a
+    cosine of their own.
     """
 
     ids: Rows
@@ -39,6 +42,9 @@ class Candidates:
     answers: NDArray[np.bool_]
     around: Rows
     between: Floats
+    keys: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
+    key_bm25: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    key_cosine: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +57,37 @@ class Weights:
     reach: int = 4
     fade_words: float = 100.0
     date: float = 0.1
+    key: float = 0.9  # what a fact scores, beside the same score of the words themselves
     answer_penalty: float = 0.08
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What each candidate scored, and of what: all (n,)."""
+    """What each candidate scored, and of what: all (n,).
+
+    ``key`` is the place in ``Candidates.keys`` of the fact that outdid the candidate's own words,
+    -1 where none did.
+    """
 
     total: Floats
     lexical: Floats
     semantic: Floats
     dated: Floats
     beside: Floats
+    key: Rows
 
 
 def fuse(
-    table: Candidates, weights: Weights, mean_cosine: float = 0.0, vectors: bool = True
+    table: Candidates,
+    weights: Weights,
+    mean_cosine: float = 0.0,
+    vectors: bool = True,
+    mean_key_cosine: float = 0.0,
 ) -> Scores:
     """Score every candidate.
 
-    ``mean_cosine`` is the query's cosine to the average item. Without ``vectors`` the words alone
+    ``mean_cosine`` is the query's cosine to the average item, ``mean_key_cosine`` that to the
+    average fact: short sentences are nearer to everything. Without ``vectors`` the words alone
     count, in full.
     """
     lexical = table.bm25 * (weights.lexical if vectors else 1.0)
@@ -79,10 +96,29 @@ def fuse(
         excess = np.nan_to_num(table.cosine, nan=mean_cosine) - np.float32(mean_cosine)
         semantic = (1 - weights.lexical) * excess
     dated = weights.date * table.dated
-    own = lexical + semantic + dated
+    own, key = _with_keys(table, weights, lexical + semantic + dated, mean_key_cosine, vectors)
     beside = _around(table, weights, own)
     total = own + beside - weights.answer_penalty * table.answers
-    return Scores(total, lexical, semantic, dated, beside)
+    return Scores(total, lexical, semantic, dated, beside, key)
+
+
+def _with_keys(
+    table: Candidates, weights: Weights, own: Floats, mean_cosine: float, vectors: bool
+) -> tuple[Floats, Rows]:
+    """Return (the better of each candidate's own score and its best fact's, which fact that is)."""
+    best = np.full(own.size, -1, np.int64)
+    if not table.keys.size:
+        return own, best
+    score = table.key_bm25 * (weights.lexical if vectors else 1.0)
+    if vectors:
+        excess = np.nan_to_num(table.key_cosine, nan=mean_cosine) - np.float32(mean_cosine)
+        score = score + (1 - weights.lexical) * excess
+    score = weights.key * (score + weights.date * table.dated[table.keys])
+    order = np.argsort(score, kind="stable")
+    best[table.keys[order]] = order  # the last one written is the best
+    with_key = np.where(best >= 0, score[best], -np.inf)
+    outdone = with_key > own
+    return np.where(outdone, with_key, own).astype(np.float32), np.where(outdone, best, -1)
 
 
 def _around(table: Candidates, weights: Weights, own: Floats) -> Floats:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -275,6 +276,27 @@ class Home:
             return tuple(sorted(self._speakers[1]))
 
     _speakers: tuple[int, frozenset[str]] = (0, frozenset())
+
+    def forget_caches(self) -> None:
+        """Delete what ``index/`` derives from memory.db, and what this process remembers of it.
+
+        The vector index is made again when it is next asked for. A model that is in memory now
+        finds ``index/prefix/forgotten`` and will not write down what it has read.
+        """
+        folder = self.path / "index"
+        with self._lock:
+            if self._follower is not None:
+                self._follower.close()
+                self._follower = None
+            self.__dict__.pop("_searcher", None)
+            self._speakers = (0, frozenset())
+            for path in folder.glob("*"):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            (folder / "prefix").mkdir(mode=0o700, parents=True)
+            (folder / "prefix" / "forgotten").touch(mode=0o600)
 
     def close(self) -> None:
         """Free every part that was built. Idempotent."""

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("knowme.jobs")
 
 LEASE_MS = 60_000
+SOON_MS = 20_000
 KEEP_MS = 30 * 86_400_000
 RETRY_MS = 30_000  # 30 s, 2 min, 8 min, 32 min ... at most:
 RETRY_MAX_MS = 6 * 3_600_000
@@ -146,6 +147,11 @@ def enqueue(
             "UPDATE jobs SET again=1 WHERE unique_key=? AND state='running'", (unique_key,)
         )
     return int(row[0]) if row else None
+
+
+def learn_soon(conn: apsw.Connection) -> None:
+    """Queue the learning from what is stored in this transaction; several within 20 s are one."""
+    enqueue(conn, "learn", {}, unique_key="learn", run_at_ms=_now() + SOON_MS)
 
 
 def schedule(

@@ -1,6 +1,6 @@
 """The layout of memory in RAM: who stands beside whom, how long, whose words, which day.
 
-Promises: five small arrays indexed by item id, in step with memory.db whoever wrote it; about 25
+Promises: six small arrays indexed by item id, in step with memory.db whoever wrote it; about 33
 bytes an item. Search scores a candidate by what was said around it, and needs this for thousands.
 Refuses to know: words, vectors, scores.
 """
@@ -22,7 +22,11 @@ from knowme.db import rows, value
 
 ROLES = {"user": 1, "assistant": 2, "document": 3}
 DAY_MS = 86_400_000
-_ROW = "SELECT id, before_id, after_id, words, role, at_ms FROM items"
+_ROW = """SELECT id, before_id, after_id, words, role, at_ms,
+  CASE WHEN kind = 'fact' THEN coalesce((SELECT o.id FROM items o
+    WHERE o.message_id = me.message_id AND o.kind NOT IN ('fact', 'summary')
+    AND o.start <= me.start ORDER BY o.start DESC LIMIT 1), -1) END
+FROM items me"""
 
 
 class Layout:
@@ -30,7 +34,8 @@ class Layout:
 
     What ``caught_up`` returned stays as it is: a search never sees half of a change.
     ``before`` and ``after`` are item ids (0: none), ``words`` counts, ``roles`` as in ROLES (0: no
-    such item), ``days`` since the epoch (NO_DAY: unknown); ``total`` counts the items.
+    such item), ``days`` since the epoch (NO_DAY: unknown); ``total`` counts the items. ``leads`` is
+    the item that a fact is a key to (0: it is no fact); one whose message is out of recall is none.
     """
 
     NO_DAY = np.iinfo(np.int32).min
@@ -55,6 +60,7 @@ class Layout:
         self.words = grown("words", np.int32)
         self.roles = grown("roles", np.int8)
         self.days = grown("days", np.int32, self.NO_DAY)
+        self.leads = grown("leads", np.int64)
 
     def caught_up(self, conn: apsw.Connection) -> Layout:
         """Return the arrays in step with the snapshot that ``conn`` reads, or with a later one."""
@@ -80,9 +86,12 @@ class Layout:
         self._put(rows(conn, f"{_ROW} WHERE id IN (SELECT value FROM json_each(?))", (listed,)))
 
     def _put(self, found: Iterable[tuple[Any, ...]]) -> None:
-        for item, before, after, words, role, at_ms in found:
+        for item, before, after, words, role, at_ms, leads in found:
+            if leads == -1:
+                continue
             self.before[item] = before or 0
             self.after[item] = after or 0
             self.words[item] = words
             self.roles[item] = ROLES.get(role, 3)
             self.days[item] = self.NO_DAY if at_ms is None else at_ms // DAY_MS
+            self.leads[item] = leads or 0

@@ -127,7 +127,7 @@ def _unspaced(conn: apsw.Connection, text: str) -> dict[int, float]:
         else:
             sql, given = (
                 "SELECT i.id FROM item_tri t JOIN items i ON i.id = t.rowid"
-                " JOIN messages m ON m.id = i.message_id WHERE instr(m.text, ?)",
+                " JOIN messages m ON m.id = i.message_id WHERE instr(plain(m.text), ?)",
                 piece,
             )
         hits.update(row[0] for row in rows(conn, f"{sql} LIMIT {POSTINGS}", (given,)))

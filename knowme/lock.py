@@ -12,6 +12,7 @@ import fcntl
 import os
 import time
 import weakref
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,17 +37,30 @@ class Lock:
         if not _take(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
             who = _exclusive(fd)
             os.close(fd)
-            named = f" (pid {who})" if who else ""
-            raise HomeError(
-                f"{path.parent} is in use by another knowme process{named}.",
-                f"Stop it first: kill {who}" if who else "Stop it first.",
-            )
+            raise in_use(path, [who] if who else [])
         self._fd = fd
         if not shared:
             with suppress(OSError):  # a full disk: the lock counts, the pid is a courtesy
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         _held.add(self)
+
+    def exclude(self) -> None:
+        """Turn a shared lock into an exclusive one, with our pid inside.
+
+        Raises HomeError, naming who shares it, and shares it still.
+        """
+        if not _take(self._fd, fcntl.LOCK_EX):
+            # The kernel gives up the old lock before it tries for the new one.
+            fcntl.flock(self._fd, fcntl.LOCK_SH)
+            raise in_use(self.path, sharers(self.path))
+        with suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def share(self) -> None:
+        """Turn an exclusive lock back into a shared one."""
+        fcntl.flock(self._fd, fcntl.LOCK_SH)
 
     def release(self) -> None:
         """Give it back. Idempotent."""
@@ -60,6 +74,33 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def in_use(path: Path, pids: Sequence[int]) -> HomeError:
+    """Return the error that says who uses the home of this lock, and how to stop them."""
+    named = f" (pid {', '.join(map(str, pids))})" if pids else ""
+    return HomeError(
+        f"{path.parent} is in use by another knowme process{named}.",
+        f"Stop it first: kill {' '.join(map(str, pids))}" if pids else "Stop it first.",
+    )
+
+
+def sharers(path: Path) -> list[int]:
+    """Return the other processes that share a lock on ``path``, as far as the system tells.
+
+    Linux lists them in /proc/locks; elsewhere nobody says, and the list is empty.
+    """
+    try:
+        inode = os.stat(path).st_ino
+        listed = Path("/proc/locks").read_text("ascii", "replace")
+    except OSError:
+        return []
+    found: set[int] = set()
+    for line in listed.splitlines():  # 1: FLOCK ADVISORY READ 4711 08:01:131 0 EOF
+        parts = line.split()
+        if len(parts) > 5 and parts[1] == "FLOCK" and parts[5].rpartition(":")[2] == str(inode):
+            found.add(int(parts[4]))
+    return sorted(pid for pid in found if pid > 0 and pid != os.getpid())
 
 
 def holder(path: Path) -> int | None:

@@ -3,6 +3,8 @@
 Promises: every item names its message and the span of it; dropping all items and calling
 ``index`` again over the archive gives the same ones (same uid). An item's own words and its
 neighbours' words are indexed in separate columns; the raw text is never altered.
+Beside them stand derived items, DERIVED: a ``fact`` is one more key to its message, a ``summary``
+rests on many (``because``). They are nobody's neighbours, and block nothing.
 Refuses to know: how results are ranked, which model made a vector, where messages come from.
 
 All functions take ``conn`` and run inside the caller's transaction.
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 
 from knowme.db import rows, value
 from knowme.seams import Vectors
+from knowme.types import Fact
 from knowme.words import NO_SPACES
 
 PASSAGE_CHARS = 1200
@@ -32,6 +35,12 @@ CONTEXT_WORDS = 64
 
 PASSAGE_WORDS = {"user": 64, "assistant": 48, "document": 200}
 """How many words of an item are embedded. More of a turn costs time and brings nothing (LOG.md)."""
+
+DERIVED = ("fact", "summary")
+"""Kinds of items whose words are not a span of a message."""
+KEYED = ("believed",)
+"""States of a fact that make it a key to its message."""
+_SPOKEN = "kind NOT IN ('fact', 'summary')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +98,19 @@ def add_items(conn: apsw.Connection, message_ids: Sequence[int]) -> dict[int, st
     """Make the items of these current, recallable messages; returns item id -> text to embed.
 
     Messages that have items already keep them. The words of the new items, and the context of
-    those that follow them, are in the index on return.
+    those that follow them, are in the index on return. What is believed from these messages leads
+    to them again; those keys are not returned (the job ``reindex`` embeds them).
     """
     made: dict[int, str] = {}
     for row in rows(
         conn,
-        "SELECT m.id, m.external_id, m.seq, m.role, m.speaker, m.text, m.at_ms, m.meta,"
+        "SELECT m.id, m.external_id, m.seq, m.role, m.speaker, plain(m.text), m.at_ms, m.meta,"
         " c.id, c.source, c.external_id"
         " FROM messages m JOIN conversations c ON c.id = m.conversation_id"
         " WHERE m.id IN (SELECT value FROM json_each(?)) AND m.recall AND m.retired_ms IS NULL"
         " AND m.role IN ('user', 'assistant', 'document')"
-        " AND NOT EXISTS (SELECT 1 FROM items i WHERE i.message_id = m.id) ORDER BY m.id",
+        " AND NOT EXISTS (SELECT 1 FROM items i WHERE i.message_id = m.id"
+        f" AND i.{_SPOKEN}) ORDER BY m.id",
         (json.dumps(list(message_ids)),),
     ):
         (mid, ext, seq, role, name, text, at_ms, meta, cid, source, conversation) = row
@@ -120,6 +131,8 @@ def add_items(conn: apsw.Connection, message_ids: Sequence[int]) -> dict[int, st
     _link(conn, beside)
     write_words(conn, _followed_by(conn, made))
     _note_changes(conn, {*made, *beside})
+    if made:
+        _put_keys(conn, _keys_of(conn, message_ids))
     return made
 
 
@@ -132,7 +145,8 @@ def named(source: str, role: str, speaker: str, meta: Mapping[str, Any]) -> str:
 def drop_items(conn: apsw.Connection, message_ids: Iterable[int]) -> int:
     """Take these messages out of recall; their neighbours are joined. Returns how many items went.
 
-    Items are derived, so they are deleted, not marked: words, vectors and rows.
+    Items are derived, so they are deleted, not marked: words, vectors and rows. What facts made of
+    them goes too; a summary that rests on them stays.
     """
     found = rows(
         conn,
@@ -144,15 +158,20 @@ def drop_items(conn: apsw.Connection, message_ids: Iterable[int]) -> int:
         return 0
     beside = _linked(conn, ids) - set(ids)
     follow = _followed_by(conn, ids) - set(ids)
-    for item_id in ids:
-        conn.execute("DELETE FROM item_fts WHERE rowid = ?", (item_id,))
-        conn.execute("DELETE FROM item_tri WHERE rowid = ?", (item_id,))
-        conn.execute("DELETE FROM vectors WHERE item_id = ?", (item_id,))
-        conn.execute("DELETE FROM items WHERE id = ?", (item_id,))
+    _delete(conn, ids)
     _link(conn, beside)
     write_words(conn, follow)
     _note_changes(conn, {*ids, *beside})
     return len(ids)
+
+
+def _delete(conn: apsw.Connection, item_ids: Iterable[int]) -> None:
+    """Delete items with their words and vectors."""
+    for item_id in item_ids:
+        conn.execute("DELETE FROM item_fts WHERE rowid = ?", (item_id,))
+        conn.execute("DELETE FROM item_tri WHERE rowid = ?", (item_id,))
+        conn.execute("DELETE FROM vectors WHERE item_id = ?", (item_id,))
+        conn.execute("DELETE FROM items WHERE id = ?", (item_id,))
 
 
 def move_items(conn: apsw.Connection, message_ids: Sequence[int]) -> None:
@@ -177,15 +196,16 @@ def move_items(conn: apsw.Connection, message_ids: Sequence[int]) -> None:
 
 _BESIDE = """coalesce(
   (SELECT i.id FROM items i WHERE i.conversation_id = me.conversation_id AND i.seq = me.seq
-   AND (i.start, i.id) {sign} (me.start, me.id) ORDER BY i.start {order}, i.id {order} LIMIT 1),
+   AND i.{spoken} AND (i.start, i.id) {sign} (me.start, me.id)
+   ORDER BY i.start {order}, i.id {order} LIMIT 1),
   (SELECT i.id FROM items i WHERE i.conversation_id = me.conversation_id AND i.seq {sign} me.seq
-   ORDER BY i.seq {order}, i.start {order}, i.id {order} LIMIT 1))"""
+   AND i.{spoken} ORDER BY i.seq {order}, i.start {order}, i.id {order} LIMIT 1))"""
 """The item directly beside ``me``: in two steps, because thousands may share one seq."""
 
 _LINK = (
-    "UPDATE items AS me SET before_id = " + _BESIDE.format(sign="<", order="DESC")
-    + ", after_id = " + _BESIDE.format(sign=">", order="ASC")
-    + " WHERE id IN (SELECT value FROM json_each(?))"
+    "UPDATE items AS me SET before_id = " + _BESIDE.format(sign="<", order="DESC", spoken=_SPOKEN)
+    + ", after_id = " + _BESIDE.format(sign=">", order="ASC", spoken=_SPOKEN)
+    + f" WHERE {_SPOKEN} AND id IN (SELECT value FROM json_each(?))"
 )  # fmt: skip
 
 
@@ -223,6 +243,179 @@ def _followed_by(conn: apsw.Connection, item_ids: Iterable[int]) -> set[int]:
     return every
 
 
+# --- derived items ------------------------------------------------------------------------------
+
+
+def put_fact_items(conn: apsw.Connection, facts: Iterable[Fact]) -> dict[int, str]:
+    """Let these facts lead to the messages they came from; returns item id -> text to embed.
+
+    The item is called as the fact is, and its words are the sentence. One that exists keeps its
+    vector while its sentence stays. Facts in no state of KEYED, and those of a message that has no
+    items (it is out of recall), lose theirs. Vectors come by the job ``reindex``.
+    """
+    given = {fact.uid: fact for fact in facts}
+    made, kept = _put_keys(
+        conn,
+        [
+            (fact.uid, fact.sentence, fact.message_id, fact.start, fact.end)
+            for fact in given.values()
+            if fact.state in KEYED
+        ],
+    )
+    drop_fact_items(conn, given.keys() - kept)
+    return made
+
+
+def drop_fact_items(conn: apsw.Connection, uids: Iterable[str]) -> int:
+    """Let these facts lead nowhere any more; unknown ones are fine. Returns how many items went."""
+    found = rows(
+        conn,
+        "SELECT id FROM items WHERE kind = 'fact' AND uid IN (SELECT value FROM json_each(?))",
+        (json.dumps(sorted(uids)),),
+    )
+    return _drop(conn, [row[0] for row in found])
+
+
+def put_summary_item(
+    conn: apsw.Connection,
+    uid: str,
+    text: str,
+    message_ids: Iterable[int],
+    conversation_id: int,
+    seq: int,
+    at_ms: int | None,
+    source: str,
+) -> int:
+    """Make a summary searchable, or renew it; returns its item's id.
+
+    ``message_ids`` are what it rests on, ``seq`` the place in the conversation that it reaches to.
+    Its vector comes by the job ``reindex``.
+    """
+    row = conn.execute("SELECT id, text FROM items WHERE uid = ?", (uid,)).fetchone()
+    if row is None:
+        conn.execute(
+            "INSERT INTO items(uid, kind, conversation_id, seq, source, role)"
+            " VALUES(?, 'summary', ?, ?, ?, 'document')",
+            (uid, conversation_id, seq, source),
+        )
+    item = conn.last_insert_rowid() if row is None else int(row[0])
+    conn.execute(
+        "UPDATE items SET text = ?, words = ?, conversation_id = ?, seq = ?, at_ms = ?, source = ?"
+        " WHERE id = ?",
+        (text, len(text.split()), conversation_id, seq, at_ms, source, item),
+    )
+    conn.execute("DELETE FROM because WHERE item_id = ?", (item,))
+    conn.executemany(
+        "INSERT OR IGNORE INTO because(item_id, message_id) VALUES(?, ?)",
+        [(item, message) for message in message_ids],
+    )
+    if row is None or row[1] != text:
+        _renew_words(conn, [item])
+    _note_changes(conn, [item])
+    return item
+
+
+def drop_summary_items(conn: apsw.Connection, item_ids: Sequence[int]) -> int:
+    """Take these summaries out of recall; what they were made of stays. Returns how many."""
+    found = rows(
+        conn,
+        "SELECT id FROM items WHERE kind = 'summary' AND id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(item_ids)),),
+    )
+    return _drop(conn, [row[0] for row in found])
+
+
+def drop_derived(conn: apsw.Connection, message_ids: Iterable[int]) -> int:
+    """Drop the facts' items of these messages, and every summary that rests on one of them."""
+    found = rows(
+        conn,
+        "SELECT id FROM items WHERE kind = 'fact'"
+        " AND message_id IN (SELECT value FROM json_each(?1))"
+        " UNION SELECT b.item_id FROM because b JOIN items i ON i.id = b.item_id"
+        " WHERE i.kind = 'summary' AND b.message_id IN (SELECT value FROM json_each(?1))",
+        (json.dumps(list(message_ids)),),
+    )
+    return _drop(conn, [row[0] for row in found])
+
+
+def _drop(conn: apsw.Connection, item_ids: Sequence[int]) -> int:
+    _delete(conn, item_ids)
+    _note_changes(conn, item_ids)
+    return len(item_ids)
+
+
+_Key = tuple[str, str, int, int, int]
+"""A fact as a key: its uid, its sentence, its message, the span of its quote."""
+
+
+def _keys_of(conn: apsw.Connection, message_ids: Iterable[int]) -> list[_Key]:
+    """Return what is believed from these messages."""
+    found: list[Any] = rows(
+        conn,
+        "SELECT uid, sentence, message_id, start, end FROM facts"
+        " WHERE message_id IN (SELECT value FROM json_each(?))"
+        " AND state IN (SELECT value FROM json_each(?)) ORDER BY id",
+        (json.dumps(list(message_ids)), json.dumps(KEYED)),
+    )
+    return found
+
+
+def _put_keys(conn: apsw.Connection, keys: Sequence[_Key]) -> tuple[dict[int, str], set[str]]:
+    """Write the items of these keys; returns (item id -> text of the new or changed, uids kept)."""
+    known = dict(
+        (name, (item, text))
+        for name, item, text in rows(
+            conn,
+            "SELECT uid, id, text FROM items WHERE uid IN (SELECT value FROM json_each(?))",
+            (json.dumps([key[0] for key in keys]),),
+        )
+    )
+    places = {
+        row[0]: row[1:]
+        for row in rows(
+            conn,
+            "SELECT m.id, c.id, m.seq, c.source, m.role, m.at_ms FROM messages m"
+            " JOIN conversations c ON c.id = m.conversation_id"
+            " WHERE m.id IN (SELECT value FROM json_each(?)) AND EXISTS"
+            f" (SELECT 1 FROM items i WHERE i.message_id = m.id AND i.{_SPOKEN})",
+            (json.dumps([key[2] for key in keys]),),
+        )
+    }
+    made: dict[int, str] = {}
+    kept: set[str] = set()
+    for name, sentence, message, start, end in keys:
+        if message not in places:
+            continue
+        kept.add(name)
+        item, text = known.get(name, (0, None))
+        if text == sentence:
+            continue
+        if not item:
+            conn.execute(
+                "INSERT INTO items(uid, kind, message_id, start, end, text, words, conversation_id,"
+                " seq, source, role, at_ms) VALUES(?, 'fact', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (name, message, start, end, sentence, len(sentence.split()), *places[message]),
+            )
+            item = conn.last_insert_rowid()
+        else:
+            conn.execute(
+                "UPDATE items SET text = ?, words = ? WHERE id = ?",
+                (sentence, len(sentence.split()), item),
+            )
+        made[item] = passage(places[message][3], "", sentence)
+    _renew_words(conn, made)
+    _note_changes(conn, made)
+    return made, kept
+
+
+def _renew_words(conn: apsw.Connection, item_ids: Iterable[int]) -> None:
+    """Write the words of derived items; a vector of other words is no longer theirs."""
+    ids = list(item_ids)
+    conn.executemany("DELETE FROM item_tri WHERE rowid = ?", [(item,) for item in ids])
+    conn.executemany("DELETE FROM vectors WHERE item_id = ?", [(item,) for item in ids])
+    write_words(conn, ids)
+
+
 def text_of(conn: apsw.Connection, item_ids: Iterable[int]) -> dict[int, str]:
     """Return the words of items, by id."""
     found = rows(
@@ -234,7 +427,7 @@ def text_of(conn: apsw.Connection, item_ids: Iterable[int]) -> dict[int, str]:
     whole: dict[int, str] = dict(  # each once: a long document has thousands of items
         rows(
             conn,
-            "SELECT id, text FROM messages WHERE id IN (SELECT value FROM json_each(?))",
+            "SELECT id, plain(text) FROM messages WHERE id IN (SELECT value FROM json_each(?))",
             (json.dumps(sorted({row[2] for row in found if row[2] is not None})),),
         )
     )
@@ -273,7 +466,8 @@ def write_words(conn: apsw.Connection, item_ids: Iterable[int]) -> None:
     names = dict(
         rows(
             conn,
-            "SELECT id, CASE WHEN speaker <> '' THEN speaker ELSE role END FROM items"
+            f"SELECT id, CASE WHEN NOT {_SPOKEN} THEN '' WHEN speaker <> '' THEN speaker || ': '"
+            " ELSE role || ': ' END FROM items"
             " WHERE id IN (SELECT value FROM json_each(?))",
             (json.dumps(ids),),
         )
@@ -281,7 +475,7 @@ def write_words(conn: apsw.Connection, item_ids: Iterable[int]) -> None:
     for item_id in ids:
         conn.execute(
             "INSERT OR REPLACE INTO item_fts(rowid, self, ctx) VALUES(?, ?, ?)",
-            (item_id, f"{names[item_id]}: {texts[item_id]}", _context(item_id, links, texts)),
+            (item_id, names[item_id] + texts[item_id], _context(item_id, links, texts)),
         )
         if NO_SPACES.search(texts[item_id]):
             conn.execute(
@@ -422,7 +616,8 @@ def missing(conn: apsw.Connection, space_id: int, limit: int, below: int = 2**62
     found = rows(
         conn,
         "SELECT i.id FROM items i WHERE i.id < ? AND NOT EXISTS (SELECT 1 FROM vectors v"
-        " WHERE v.embedder_id = ? AND v.item_id = i.id) ORDER BY i.id DESC LIMIT ?",
+        f" WHERE v.embedder_id = ? AND v.item_id = i.id) AND NOT {_BARE}"
+        " ORDER BY i.id DESC LIMIT ?",
         (below, space_id, limit),
     )
     return [row[0] for row in found]
@@ -430,8 +625,47 @@ def missing(conn: apsw.Connection, space_id: int, limit: int, below: int = 2**62
 
 def count_missing(conn: apsw.Connection, space_id: int) -> int:
     """Return how many items have no vector of this embedder."""
-    have = value(conn, "SELECT count(*) FROM vectors WHERE embedder_id = ?", (space_id,))
-    return count(conn) - int(have)
+    have = int(value(conn, "SELECT count(*) FROM vectors WHERE embedder_id = ?", (space_id,)))
+    if value(conn, "SELECT 1 FROM states WHERE name = 'bare'") is None:
+        return count(conn) - have
+    sql = (
+        "SELECT count(*) FROM items i WHERE NOT EXISTS (SELECT 1 FROM vectors v"
+        f" WHERE v.embedder_id = ? AND v.item_id = i.id) AND NOT {_BARE}"
+    )
+    return int(value(conn, sql, (space_id,)))
+
+
+_BARE = """coalesce((SELECT i.at_ms < json_extract(s.value, '$.before_ms')
+  AND instr(json_extract(s.value, '$.kinds'), i.kind) FROM states s WHERE s.name = 'bare'), 0)"""
+"""What shall have no vector: it is older than ``retention.vectors_days``."""
+
+
+def leave_bare(
+    conn: apsw.Connection, before_ms: int | None, kinds: Iterable[str], now_ms: int
+) -> None:
+    """Say that items of these kinds, said before then, need no vector; None: that all do."""
+    if before_ms is None:
+        conn.execute("DELETE FROM states WHERE name = 'bare'")
+        return
+    told = json.dumps({"before_ms": before_ms, "kinds": " ".join(kinds)})
+    conn.execute(
+        "INSERT INTO states(name, value, updated_ms) VALUES('bare', ?, ?) ON CONFLICT(name)"
+        " DO UPDATE SET value = excluded.value, updated_ms = excluded.updated_ms",
+        (told, now_ms),
+    )
+
+
+def drop_bare(conn: apsw.Connection, limit: int) -> int:
+    """Drop the vectors of up to ``limit`` items that need none; returns of how many."""
+    found = rows(
+        conn,
+        "SELECT DISTINCT v.item_id FROM vectors v JOIN items i ON i.id = v.item_id"
+        f" WHERE {_BARE} LIMIT ?",
+        (limit,),
+    )
+    conn.executemany("DELETE FROM vectors WHERE item_id = ?", found)
+    _note_changes(conn, [row[0] for row in found])
+    return len(found)
 
 
 def read_vectors(
@@ -468,12 +702,20 @@ def vectors_of(
     return [row[0] for row in found], unpack([row[1] for row in found], space.dims)
 
 
-def mean_vector(conn: apsw.Connection, space: Space, sample: int) -> Vectors:
-    """Return the average (dims,) of about ``sample`` vectors, evenly chosen by item id."""
-    every = max(1, count(conn) // sample) | 1  # odd: turns alternate, an even step hears one side
+def mean_vector(
+    conn: apsw.Connection, space: Space, sample: int, *, of_facts: bool = False
+) -> Vectors:
+    """Return the average (dims,) of about ``sample`` vectors, evenly chosen by item id.
+
+    Of what was said, or of the sentences of facts; zeros where there are none.
+    """
+    chosen = "kind = 'fact'" if of_facts else _SPOKEN
+    total = int(value(conn, f"SELECT count(*) FROM items WHERE {chosen}"))
+    every = max(1, total // sample) | 1  # odd: turns alternate, an even step hears one side
     found = rows(
         conn,
-        "SELECT vector FROM vectors WHERE embedder_id = ? AND item_id % ? = 0",
+        "SELECT v.vector FROM vectors v JOIN items i ON i.id = v.item_id"
+        f" WHERE v.embedder_id = ? AND v.item_id % ? = 0 AND i.{chosen}",
         (space.id, every),
     )
     if not found:
@@ -496,6 +738,22 @@ def changed_since(conn: apsw.Connection, change: int) -> list[int]:
     """Return the distinct items changed after a change number."""
     found = rows(conn, "SELECT DISTINCT item_id FROM changes WHERE id > ?", (change,))
     return [row[0] for row in found]
+
+
+def start_changes_anew(conn: apsw.Connection) -> None:
+    """Let every index and layout that follows the changes, of any process, fill itself anew."""
+    _note_changes(conn, [0, 0])  # nobody's number; a follower of the last one now lacks one
+    prune_changes(conn, keep=1)
+
+
+def sweep(conn: apsw.Connection) -> int:
+    """Delete words that belong to no item; returns how many items' there were."""
+    gone = 0
+    for table in ("item_fts", "item_tri"):
+        lost = rows(conn, f"SELECT rowid FROM {table} EXCEPT SELECT id FROM items")
+        conn.executemany(f"DELETE FROM {table} WHERE rowid = ?", lost)
+        gone += len(lost)
+    return gone
 
 
 def prune_changes(conn: apsw.Connection, keep: int = 200_000) -> None:

@@ -6,6 +6,7 @@ Refuses to know: how a prompt is composed, where it goes, how names are replaced
 
 The classes: ``question``, ``history`` (turns that were answered at home), ``sent`` (turns that went
 to a remote model before), ``files``, ``memory``, ``summary``, ``recalled`` and ``recalled:SOURCE``,
+``sensitive`` (health, politics and the like, see ``sensitive.py``: never, whatever is allowed),
 ``secret`` (the question holds a password, a key, a card's number: see ``redact.secrets_in``),
 ``system`` (our own instructions). A model on this machine is asked no permission at all.
 """
@@ -39,7 +40,7 @@ class Leave:
 
     def policy(self, cls: str) -> str:
         """Return what the settings say of a class; ``recalled:openclaw`` falls to ``recalled``."""
-        if cls == "secret":
+        if cls in ("secret", "sensitive"):
             return DENY
         if cls == "system":
             return ALLOW

@@ -15,7 +15,7 @@ from datetime import datetime, tzinfo
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from knowme import egress, sessions
+from knowme import egress, sessions, summaries
 from knowme.context import Budgets, compose, rests_on
 from knowme.context import Turn as Said
 from knowme.errors import InputError, ModelError
@@ -93,7 +93,7 @@ def compose_for(home: Home, turn: Turn, engine: Engine, *, loaded: bool = True) 
     """
     count = engine.count_tokens if loaded or not engine.local else estimate_tokens
     policy = None if engine.local else leave(home.settings.privacy)
-    shown = turn.hits if turn.known and not turn.noted else []
+    shown = _shown(turn)
     turn.context = _compose(home, turn, engine, shown, lru_cache(maxsize=4096)(count), policy)
     if turn.small and turn.known and not turn.noted:
         turn.quotes = _quote(home, shown, turn.question)
@@ -101,6 +101,19 @@ def compose_for(home: Home, turn: Turn, engine: Engine, *, loaded: bool = True) 
     if policy is None:
         return Prompt(turn.context.messages, options)
     return _for_elsewhere(home, turn, turn.context, policy, options)
+
+
+def _shown(turn: Turn) -> Sequence[Hit]:
+    """Return what is recalled for this model.
+
+    Turns of this conversation need no threshold; a very small model, which is shown no turns, is
+    not shown these either: its answers are quotations of the person.
+    """
+    if turn.noted:
+        return []
+    if turn.small:
+        return [hit for hit in turn.hits if summaries.was_recalled(hit)] if turn.known else []
+    return [hit for hit in turn.hits if turn.known or summaries.is_detail(hit)]
 
 
 def compose_unasked(home: Home, turn: Turn, engine: Engine) -> None:
@@ -137,6 +150,7 @@ def _compose(
         remark=remark,
         anchor=None if asked.turns is not None else turn.session.anchor_seq,
         earlier=turn.session.earlier if asked.turns is None else None,
+        ready=turn.session.ready,
         recent=settings.context.recent_turns,
         may=None if policy is None else policy.may,
         sees=turn.states[turn.role].images,

@@ -97,6 +97,8 @@ def _put_messages(
         for each in (question, answer):
             archive.retire(conn, conversation, each.external_id, stamp)
     made = list(memory.add_items(conn, [question_id])) if recall else []
+    if recall and not vain:
+        jobs.learn_soon(conn)
     stored = turn.told is not None and memory.put_vectors(conn, turn.told[0], made, turn.told[1])
     if made and not stored:
         jobs.enqueue(conn, "reindex", {}, unique_key="reindex")
@@ -214,8 +216,8 @@ def why(home: Home, which: str = "last") -> dict[str, Any]:
     with home.db.read() as conn:
         found = rows(
             conn,
-            "SELECT a.id, c.external_id, q.text, coalesce(r.text, ''), a.surface, a.state, a.model,"
-            " a.usage, a.receipt, a.asked_ms, a.took_ms FROM answers a"
+            "SELECT a.id, c.external_id, plain(q.text), coalesce(plain(r.text), ''),"
+            " a.surface, a.state, a.model, a.usage, a.receipt, a.asked_ms, a.took_ms FROM answers a"
             " JOIN conversations c ON c.id = a.conversation_id"
             " JOIN messages q ON q.id = a.question_id"
             " LEFT JOIN messages r ON r.id = a.answer_id WHERE ? IS NULL OR a.id = ?"

@@ -261,10 +261,13 @@ def m006_structure(conn: apsw.Connection) -> None:
       reason TEXT NOT NULL DEFAULT '',  -- why it is not believed
       other TEXT NOT NULL DEFAULT '',   -- the uid that it repeats, that superseded it, or that it
                                         -- contradicts
+      value_key TEXT NOT NULL DEFAULT '', -- attributes.value_key() of the value as it was said
+      claim TEXT NOT NULL DEFAULT '{}', -- JSON: what was read (value, sentence, when, gate, told),
+                                        -- where the columns above say what is believed of it
       pinned INTEGER NOT NULL DEFAULT 0,
       recorded_ms INTEGER NOT NULL,     -- when we learned it
       retired_ms INTEGER);              -- when we unlearned it
-    CREATE INDEX facts_key ON facts(subject, attribute);
+    CREATE INDEX facts_key ON facts(subject, attribute, value_key);
     CREATE INDEX facts_message ON facts(message_id);
     CREATE INDEX facts_state ON facts(state, subject);
     CREATE TABLE lines(                 -- the lines of the profile
@@ -318,11 +321,12 @@ def m006_structure(conn: apsw.Connection) -> None:
       because TEXT NOT NULL,            -- JSON: for each line of rolling, the ids it rests on
       model TEXT NOT NULL,              -- extractive, or the model's name
       made_ms INTEGER NOT NULL,
+      embedder TEXT NOT NULL DEFAULT '', -- the fingerprint of whose vectors these are
+      vectors BLOB,                     -- of the block's turns: message id (8), float16 (2 * dims)
       UNIQUE(conversation_id, upto_seq));
     CREATE TABLE fingerprints(          -- of texts that are not the person's words, hashed
       hash INTEGER NOT NULL, message_id INTEGER NOT NULL, -- 0: of no message (a prompt of ours)
       PRIMARY KEY(hash, message_id)) WITHOUT ROWID;
-    CREATE INDEX fingerprints_message ON fingerprints(message_id);
     CREATE TABLE erasures(              -- what was forgotten: receipts without the words
       id INTEGER PRIMARY KEY,
       at_ms INTEGER NOT NULL,

@@ -1,7 +1,8 @@
 """Search: words and vectors, fused, with the neighbours and the reason for each hit.
 
 The query's way: content words -> FTS5 (own words, neighbours' words) and vector -> nearest items;
-the union with its neighbours is scored by ``fuse`` (pure); the best become hits.
+the union with its neighbours is scored by ``fuse`` (pure); the best become hits. A fact is one more
+key to the message it was read from, never a hit: what is shown are the words that were said.
 
 Promises: no model call but the query's embedding; every hit says why it was found; without vectors
 the words alone are searched, and each hit says so.
@@ -57,7 +58,7 @@ class Searcher:
         self.home = home
         self._layout = Layout()
         self._lexical = Lexical()
-        self._mean: tuple[int, int, Vectors] | None = None
+        self._mean: tuple[int, int, Vectors, Vectors] | None = None
         self._last: tuple[str, EmbedKind, int, Vectors] | None = None
         self._leave = leave(home.settings.privacy)
 
@@ -80,18 +81,23 @@ class Searcher:
             dense: dict[int, float] = {}
             if index is not None and vector is not None:
                 dense = dict(index.search(vector, max(FOUND, 2 * query.top_k), allowed))
-            table = _table(layout, words, dense, query)
+            table, keys = _table(layout, words, dense, query)
             if not table.ids.size:
                 return []
-            mean = 0.0
+            mean = mean_key = 0.0
             if index is not None and vector is not None and space is not None:
-                table.cosine[:] = index.scores(vector, table.ids.tolist())
-                mean = float(self._mean_vector(conn, space, layout.total) @ vector)
-            scores = fuse(table, WEIGHTS, mean, vectors=vector is not None)
+                cosines = index.scores(vector, [*table.ids.tolist(), *keys.tolist()])
+                table.cosine, table.key_cosine = np.split(cosines, [table.ids.size])
+                means = self._mean_vectors(conn, space, layout.total)
+                mean, mean_key = (float(each @ vector) for each in means)
+            scores = fuse(table, WEIGHTS, mean, vector is not None, mean_key)
             order = np.argsort(-scores.total, kind="stable")
             if allowed is not None:
                 order = order[np.isin(table.ids[order], allowed)]
-            return _hits(conn, query, table, scores, order.tolist())
+            hits = _hits(conn, query, table, scores, order.tolist())
+            return _with_facts(
+                conn, hits, dict(zip(table.ids.tolist(), scores.key, strict=True)), keys
+            )
 
     def threshold(self) -> float:
         """Return the score of the best hit under which nothing counts as known (see LOG.md)."""
@@ -123,15 +129,21 @@ class Searcher:
             return False
         return not self._leave.may("question") or bool(secrets_in(text))
 
-    def _mean_vector(self, conn: apsw.Connection, space: Space, total: int) -> Vectors:
-        """Return the average vector (dims,), of an even sample; kept until memory grows by 5%."""
+    def _mean_vectors(
+        self, conn: apsw.Connection, space: Space, total: int
+    ) -> tuple[Vectors, Vectors]:
+        """Return the average vectors (dims,) of what was said and of facts, of even samples.
+
+        Kept until memory grows by 5%.
+        """
         if self._mean is not None:
-            of_space, of_total, mean = self._mean
+            of_space, of_total, *means = self._mean
             if of_space == space.id and abs(total - of_total) <= 0.05 * of_total:
-                return mean
-        mean = memory.mean_vector(conn, space, MEAN_SAMPLE)
-        self._mean = (space.id, total, mean)
-        return mean
+                return means[0], means[1]
+        said = memory.mean_vector(conn, space, MEAN_SAMPLE)
+        facts = memory.mean_vector(conn, space, MEAN_SAMPLE, of_facts=True)
+        self._mean = (space.id, total, said, facts)
+        return said, facts
 
 
 def _check(query: Query) -> None:
@@ -154,7 +166,9 @@ def _allowed(conn: apsw.Connection, query: Query) -> NDArray[np.int64] | None:
         ("c.external_id", query.conversations),
     ):  # fmt: skip
         if wanted:
-            where.append(f"{column} IN (SELECT value FROM json_each(?))")
+            inside = f"{column} IN (SELECT value FROM json_each(?))"
+            # A fact is never a hit: whatever kind it leads to is looked at in the end.
+            where.append(f"({inside} OR i.kind = 'fact')" if column == "i.kind" else inside)
             values.append(json.dumps(list(wanted)))
     for sign, limit in ((">=", query.since_ms), ("<=", query.until_ms)):
         if limit is not None:
@@ -173,10 +187,16 @@ def _allowed(conn: apsw.Connection, query: Query) -> NDArray[np.int64] | None:
 
 def _table(
     layout: Layout, words: Mapping[int, float], dense: Mapping[int, float], query: Query
-) -> Candidates:
-    """Lay out the candidates: what was found, and what stands directly beside it."""
+) -> tuple[Candidates, NDArray[np.int64]]:
+    """Lay out the candidates: what was found, and what stands directly beside it.
+
+    Returns them, and the items of their keys: a fact that was found brings what it leads to.
+    """
     pool = np.array(list({**words, **dense}), np.int64)
     pool = pool[pool < layout.roles.size]
+    pool = pool[layout.roles[pool] > 0]
+    keys = pool[layout.leads[pool] > 0]
+    pool = np.concatenate((pool[layout.leads[pool] == 0], layout.leads[keys]))
     ids = np.unique(np.concatenate((pool, layout.before[pool], layout.after[pool])))
     ids = ids[layout.roles[ids] > 0]
     place = np.full(layout.roles.size, -1, np.int64)
@@ -189,7 +209,7 @@ def _table(
             around.append(place[at])
             between.append(passed)
             passed = passed + layout.words[at]
-    return Candidates(
+    table = Candidates(
         ids=ids,
         bm25=np.array([words.get(item, 0.0) for item in ids.tolist()], np.float32),
         cosine=np.full(ids.size, np.nan, np.float32),
@@ -197,7 +217,11 @@ def _table(
         answers=layout.roles[ids] == ROLES["assistant"],
         around=np.stack(around),
         between=np.stack(between),
+        keys=place[layout.leads[keys]],
+        key_bm25=np.array([words.get(item, 0.0) for item in keys.tolist()], np.float32),
+        key_cosine=np.full(keys.size, np.nan, np.float32),
     )
+    return table, keys
 
 
 def _dated(layout: Layout, ids: NDArray[np.int64], query: Query) -> NDArray[np.float32]:
@@ -219,11 +243,15 @@ TOKEN_CHARS = 4
 """Characters a token, roughly: a budget of hits needs no tokenizer."""
 
 _HIT = """SELECT i.id, i.uid, i.kind, i.source, c.external_id, c.title, i.role, i.speaker,
-  coalesce(i.text, substr(m.text, i.start + 1, i.end - i.start)), i.at_ms, i.message_id,
+  coalesce(i.text, substr(plain(m.text), i.start + 1, i.end - i.start)), i.at_ms, i.message_id,
   m.external_id, m.origin, m.meta
 FROM items i JOIN conversations c ON c.id = i.conversation_id
 LEFT JOIN messages m ON m.id = i.message_id
 WHERE i.id IN (SELECT value FROM json_each(?))"""
+
+
+_BECAUSE = """SELECT m.id, m.external_id FROM because b JOIN messages m ON m.id = b.message_id
+WHERE b.item_id = ? ORDER BY m.seq, m.id"""
 
 
 def _hits(
@@ -244,7 +272,8 @@ def _hits(
             row = details[int(table.ids[at])]
             if row[10] in seen:
                 continue
-            seen.add(row[10])
+            if row[10] is not None:
+                seen.add(row[10])
             hit = _hit(row, table, scores, at)
             if left is not None:
                 left -= len(hit.text) // TOKEN_CHARS + 1
@@ -268,18 +297,52 @@ def _hit(row: tuple[Any, ...], table: Candidates, scores: Scores, at: int) -> Hi
         why["note"] = "found by its words alone: no vector"
     (item, uid, kind, source, conversation, title, role, speaker, text, at_ms, message, external,
      origin, meta) = row  # fmt: skip
+    said = message is not None  # else it rests on many, see _resting
     return Hit(
         item_id=item, uid=uid, kind=kind, source=source, conversation=conversation, title=title,
         role=role, speaker=speaker, text=text, at_ms=at_ms, score=float(scores.total[at]),
-        distance=None if math.isnan(cosine) else 1.0 - cosine, why=why, message_ids=(message,),
-        external_ids=(external,), origin=origin, metadata=json.loads(meta),
+        distance=None if math.isnan(cosine) else 1.0 - cosine, why=why,
+        message_ids=(message,) if said else (), external_ids=(external,) if said else (),
+        origin=origin or "", metadata=json.loads(meta or "{}"),
     )  # fmt: skip
 
 
+def _resting(conn: apsw.Connection, hits: list[Hit]) -> list[Hit]:
+    """Say of the summaries among the hits which messages they rest on."""
+    if all(hit.message_ids for hit in hits):
+        return hits
+    made: list[Hit] = []
+    for hit in hits:
+        if not hit.message_ids:
+            found = rows(conn, _BECAUSE, (hit.item_id,))
+            ids, external = ((row[0] for row in found), (row[1] for row in found))
+            hit = replace(hit, message_ids=tuple(ids), external_ids=tuple(external))
+        made.append(hit)
+    return made
+
+
+def _with_facts(
+    conn: apsw.Connection, hits: list[Hit], best: Mapping[int, int], keys: NDArray[np.int64]
+) -> list[Hit]:
+    """Say of the hits that a fact brought up which one it was: why["fact"]."""
+    by = {hit.item_id: int(keys[best[hit.item_id]]) for hit in hits if best[hit.item_id] >= 0}
+    if not by:
+        return hits
+    told = memory.text_of(conn, by.values())
+    return [
+        replace(hit, why={**hit.why, "fact": told[by[hit.item_id]]}) if hit.item_id in by else hit
+        for hit in hits
+    ]
+
+
 def _with_neighbours(conn: apsw.Connection, hits: list[Hit], reach: int) -> list[Hit]:
+    hits = _resting(conn, hits)
     if reach < 1:
         return hits
-    return [replace(hit, neighbours=_neighbours(conn, hit, reach)) for hit in hits]
+    return [
+        hit if hit.kind == "summary" else replace(hit, neighbours=_neighbours(conn, hit, reach))
+        for hit in hits
+    ]
 
 
 def _neighbours(conn: apsw.Connection, hit: Hit, reach: int) -> tuple[Neighbour, ...]:
@@ -287,7 +350,8 @@ def _neighbours(conn: apsw.Connection, hit: Hit, reach: int) -> tuple[Neighbour,
     for order, sign, step in (("DESC", "<", -1), ("ASC", ">", 1)):
         near = rows(
             conn,
-            "SELECT m.id, m.external_id, m.role, m.speaker, m.text, m.at_ms, m.meta FROM messages m"
+            "SELECT m.id, m.external_id, m.role, m.speaker, plain(m.text), m.at_ms, m.meta"
+            " FROM messages m"
             " JOIN messages me ON me.id = ? WHERE m.conversation_id = me.conversation_id"
             f" AND (m.seq, m.id) {sign} (me.seq, me.id) AND m.retired_ms IS NULL AND m.recall"
             f" ORDER BY m.seq {order}, m.id {order} LIMIT ?",

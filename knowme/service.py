@@ -32,7 +32,7 @@ from knowme.home import Home
 from knowme.stats import stats as count
 from knowme.sync import ingest
 from knowme.types import Query
-from knowme.web import chat, ollama, openai, page
+from knowme.web import chat, ollama, openai, page, person
 from knowme.web.forms import (
     OLLAMA,
     UnroutedError,
@@ -259,6 +259,12 @@ async def start_page() -> Response:
     return _page("start")
 
 
+@router.get("/you", include_in_schema=False)
+async def you_page() -> Response:
+    """Show what is known of the person, and let them correct it."""
+    return _page("you")
+
+
 @router.get("/docs", include_in_schema=False)
 async def docs_page() -> Response:
     """Draw /openapi.json for a person."""
@@ -303,6 +309,7 @@ def _bare_app(**more: Any) -> FastAPI:
     )
     app.include_router(router)
     app.include_router(chat.router)
+    app.include_router(person.router)
     app.include_router(openai.router)
     app.include_router(ollama.router)
     app.include_router(ollama.router, prefix=OLLAMA, include_in_schema=False)

@@ -27,7 +27,7 @@ import apsw
 
 from knowme import archive
 from knowme.compress import Summary
-from knowme.context import EARLIER, Turn
+from knowme.context import EARLIER, Ready, Turn
 from knowme.db import rows, value
 from knowme.errors import NotFoundError
 from knowme.reduce import is_internal, spoken
@@ -42,7 +42,9 @@ MOST_OPEN = 200
 """Messages since the anchor that are read for each question; there are more only where very small
 models, which see none and so move no anchor, have answered a long conversation."""
 TITLE_CHARS = 60
-ANYTHING = ("recalled", ("", ":files", ":memory", ":summary"))
+MOST_READY = 8
+"""Summaries made ahead that a session is given: those beyond the anchor, the newest."""
+ANYTHING = ("recalled", ("", ":files", ":memory", ":sensitive", ":summary"))
 """The class of an answer of which nobody knows what it rests on, and its sources."""
 
 
@@ -51,7 +53,7 @@ class Session:
     """A conversation as the next prompt needs it: its turns since the anchor, oldest first.
 
     ``id`` is 0 where there is no such conversation yet. ``earlier`` is the summary of what was said
-    before the anchor.
+    before the anchor, ``ready`` are those that were made ahead, for when it moves.
     """
 
     external_id: str
@@ -61,6 +63,7 @@ class Session:
     earlier: Summary = field(default_factory=Summary)
     model: str = ""
     surface: str = ""
+    ready: tuple[Ready, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -93,11 +96,34 @@ def load(conn: apsw.Connection, external_id: str, most: int = MOST_OPEN) -> Sess
         each for each in archive.last_messages(conn, found, most, anchor)
         if each.text.strip()
     ]  # fmt: skip
-    ids = tuple(int(each) for each in json.loads(because))
-    before = [each for each in archive.messages(conn, ids).values() if each.role == "assistant"]
-    rested = {source for turn in classed(conn, before) for source in turn.sources}
-    earlier = Summary(text, ids, tuple(sorted(rested)))
-    return Session(external_id, found, tuple(classed(conn, said)), anchor, earlier, model, surface)
+    made = rows(
+        conn,
+        "SELECT upto_seq, rolling, because FROM summaries WHERE conversation_id = ?"
+        " AND upto_seq > ? ORDER BY upto_seq DESC LIMIT ?",
+        (found, anchor, MOST_READY),
+    )
+    earlier, *summaries = (
+        kept_summary(conn, *each) for each in ((text, because), *(row[1:] for row in made))
+    )
+    ready = tuple(Ready(row[0], each) for row, each in zip(made, summaries, strict=True))
+    turns = tuple(classed(conn, said))
+    return Session(external_id, found, turns, anchor, earlier, model, surface, ready)
+
+
+def kept_summary(conn: apsw.Connection, text: str, because: str) -> Summary:
+    """Return a summary as it is kept, with the sources that its answers rest on.
+
+    ``because`` is JSON: the ids of each line's messages, of rows from before a single id.
+    """
+    ids = tuple(
+        tuple(map(int, line)) if isinstance(line, list) else (int(line),)
+        for line in json.loads(because)
+    )
+    told = Summary(text, ids)
+    before = archive.messages(conn, told.messages).values()
+    answers = sorted((each for each in before if each.role == "assistant"), key=lambda m: m.seq)
+    rested = {source for turn in classed(conn, answers) for source in turn.sources}
+    return replace(told, sources=tuple(sorted(rested)))
 
 
 def moved(
@@ -336,8 +362,8 @@ def _listed(
 def _title(conn: apsw.Connection, conversation_id: int) -> str:
     text = value(
         conn,
-        "SELECT substr(text, 1, 400) FROM messages WHERE conversation_id = ? AND role = 'user'"
-        " AND retired_ms IS NULL ORDER BY seq, id LIMIT 1",
+        "SELECT substr(plain(text), 1, 400) FROM messages WHERE conversation_id = ?"
+        " AND role = 'user' AND retired_ms IS NULL ORDER BY seq, id LIMIT 1",
         (conversation_id,),
     )
     title = " ".join((text or "").split())

@@ -392,6 +392,9 @@ class JobSettings:
     sync_at: str = setting("03:30", "Daily sync, HH:MM local time; empty: never", shape="clock")
     backup_at: str = setting("04:00", "Daily backup, HH:MM local time; empty: never", shape="clock")
     backup_keep: int = setting(7, "Daily backups kept", minimum=1)
+    retention_at: str = setting(
+        "04:30", "When `retention` is seen to, HH:MM local time, where it is set", shape="clock"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ def answer(home: Home, receipt_id: int) -> str:
     with home.db.read() as conn:
         found = rows(
             conn,
-            "SELECT q.text, c.external_id, q.id FROM answers a JOIN messages q"
+            "SELECT plain(q.text), c.external_id, q.id FROM answers a JOIN messages q"
             " ON q.id = a.question_id"
             " JOIN conversations c ON c.id = a.conversation_id WHERE a.id = ?",
             (receipt_id,),

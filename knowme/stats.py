@@ -47,6 +47,9 @@ def stats(home: Home) -> dict[str, Any]:
             "vectors": vectors,
             "pending": max((memory.count_missing(conn, each.id) for each in spaces), default=0),
             "answers": int(value(conn, "SELECT count(*) FROM answers")),
+            "facts": int(value(conn, "SELECT count(*) FROM facts WHERE state = 'believed'")),
+            "doubtful": int(value(conn, "SELECT count(*) FROM facts WHERE state = 'doubtful'")),
+            "lines": int(value(conn, "SELECT count(*) FROM lines WHERE state = 'current'")),
             "embedder": "" if serving is None else serving.fingerprint,
             "jobs": dict(rows(conn, "SELECT state, count(*) FROM jobs GROUP BY state")),
             "sources": {

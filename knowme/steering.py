@@ -21,7 +21,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from knowme import egress, feedback, sessions
+from knowme import egress, feedback, sessions, summaries
 from knowme.db import rows
 from knowme.errors import InputError, ModelError, NotFoundError
 from knowme.gain import features
@@ -35,6 +35,7 @@ from knowme.times import now_ms, zone
 from knowme.turn import Asked, Call, Turn
 from knowme.types import ChatMessage, Hit, Options, Query, Route, Usage
 from knowme.wire import estimate_tokens
+from knowme.words import content_words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,6 +48,8 @@ KIND_SECONDS = 10.0
 """The longest that a model is given to say what kind of message it is; loading it counts."""
 KIND_READS = 2_000
 """Characters of a message that it reads for that."""
+ALONE = 3
+"""Content words with which a question that follows on is enough to find earlier turns by."""
 USUAL_ANSWER_TOKENS = 256
 """What an answer is expected to take, where its price is weighed before it is there."""
 
@@ -65,7 +68,8 @@ def steer(home: Home, asked: Asked, conversation: str) -> Turn:
     threshold = settings.ask.threshold
     if threshold < 0:
         threshold = home.threshold()
-    relevance = max((hit.score for hit in hits), default=0.0)
+    found = [hit.score for hit in hits if summaries.was_recalled(hit)]
+    relevance = max(found, default=0.0)
     known = relevance >= threshold
     vector = home.embed(question)[0] if question.strip() else None
     intent = classify(
@@ -91,7 +95,7 @@ def _again(
     with home.db.read() as conn:
         found = rows(
             conn,
-            "SELECT a.id, q.text, json_extract(q.meta, '$.images') FROM answers a"
+            "SELECT a.id, plain(q.text), json_extract(q.meta, '$.images') FROM answers a"
             " JOIN messages q ON q.id = a.question_id"
             " JOIN conversations c ON c.id = a.conversation_id"
             " WHERE c.source = ? AND c.external_id = ? AND q.retired_ms IS NULL"
@@ -129,9 +133,10 @@ def _recall(home: Home, asked: Asked, session: Session) -> list[Hit]:
         return []
     before = [turn.text for turn in session.turns if turn.role == "user"]
     leans = before and follows_on(asked.question)
+    text = f"{before[-1]} {asked.question}" if leans else asked.question
     hits = home.search(
         Query(
-            f"{before[-1]} {asked.question}" if leans else asked.question,
+            text,
             top_k=asked.top_k or home.settings.search.top_k,
             now_ms=asked.now_ms,
             since_ms=asked.since_ms,
@@ -141,7 +146,16 @@ def _recall(home: Home, asked: Asked, session: Session) -> list[Hit]:
             conversations=asked.conversations,
         )
     )
-    return [hit for hit in hits if hit.metadata.get("trust") != UNTRUSTED]
+    hits = [hit for hit in hits if hit.metadata.get("trust") != UNTRUSTED]
+    if leans and len(content_words(asked.question)) >= ALONE:
+        text = asked.question  # earlier turns that answer it have its own words
+    vector, space = home.embed(text)
+    meaning = None if vector is None or space is None else (vector, space)
+    with home.db.read() as conn:
+        details = summaries.detail(
+            conn, session, text, home.settings.ask.history_tokens, meaning, asked.now_ms
+        )
+        return summaries.merged(summaries.resting(conn, hits), details)
 
 
 def _route(home: Home, turn: Turn) -> Route:
@@ -159,7 +173,7 @@ def _route(home: Home, turn: Turn) -> Route:
     )
     recall = Recall(
         turn.relevance, turn.threshold, turn.known,
-        tuple(sorted({hit.source for hit in turn.hits})),
+        tuple(sorted({hit.source for hit in turn.hits if summaries.was_recalled(hit)})),
     )  # fmt: skip
     paid = any(not state.local for state in turn.states.values())
     budget = spending(home) if paid else None  # else nothing is weighed against it

@@ -20,7 +20,7 @@ from typing import Any
 
 import apsw
 
-from knowme import archive, jobs, memory, plugins
+from knowme import archive, facts, jobs, memory, plugins, tombstones
 from knowme.db import value
 from knowme.errors import ConfigError, InputError, KnowmeError, ModelError
 from knowme.home import Home
@@ -129,6 +129,8 @@ class _Writer:
             self._open()
         vectors = self._embed(self._fresh_texts(batch))
         outcomes = self.home.db.write(lambda conn: self._store(conn, batch, marks, vectors))
+        if forgotten := outcomes.pop("forgotten", 0):
+            tally.skipped["forgotten"] += forgotten
         tally.by.update(outcomes)
 
     def _fresh_texts(self, batch: Sequence[Record]) -> list[str]:
@@ -138,6 +140,8 @@ class _Writer:
             for record in batch:
                 if record.kind == "removed" or not record.recall:
                     continue
+                if tombstones.buried(conn, self._source(record), record):
+                    continue  # what was forgotten is not even embedded
                 if record.role in memory.PASSAGE_WORDS and not self._known(conn, record):
                     speaker = memory.named(
                         self._source(record), record.role, record.speaker, record.meta
@@ -183,6 +187,7 @@ class _Writer:
             outcomes.update(self._store_one(conn, record, stamp, fresh, moved))
         if moved:
             memory.move_items(conn, moved)
+            facts.settle(conn, moved, stamp)  # what was said at one time follows the place
         made = memory.add_items(conn, fresh)
         if made and self.space is not None:
             have = {item: vectors[text] for item, text in made.items() if text in vectors}
@@ -191,6 +196,8 @@ class _Writer:
             )
             if not stored or len(have) < len(made):
                 jobs.enqueue(conn, "reindex", {}, unique_key="reindex")
+        if fresh and self.source == "ingest":  # whoever syncs learns from it when all is read
+            jobs.learn_soon(conn)
         archive.put_marks(conn, self.source, marks, stamp)
         memory.prune_changes(conn)
         return outcomes
@@ -211,6 +218,9 @@ class _Writer:
             gone = archive.retire(conn, conversation, record.external_id, stamp)
             memory.drop_items(conn, gone)
             return Counter(removed=len(gone))
+        if tombstones.buried(conn, source, record):
+            return Counter(forgotten=1)
+        record = tombstones.without_title(conn, source, record)
         if record.meta.get("_upsert"):
             _leave_other_conversations(conn, source, record, stamp)
         conversation = archive.put_conversation(conn, source, record, stamp)
@@ -427,6 +437,8 @@ def reindex(home: Home, progress: Callable[[int, int], bool | None] | None = Non
     if embedder is None:
         return 0
     fingerprint, dims, spec = embedder.fingerprint, embedder.dims, home.embedder_spec()
+    if not home.settings.retention.vectors_days:
+        home.db.write(lambda conn: memory.leave_bare(conn, None, (), now_ms()))
     done = 0
     while True:  # each time around: another process may have let another embedder take over
         space = home.db.write(lambda c: memory.put_space(c, fingerprint, dims, spec, now_ms()))

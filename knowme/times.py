@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import UTC, datetime, tzinfo
+from calendar import monthrange
+from datetime import UTC, date, datetime, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from knowme.errors import ConfigError, InputError
+from knowme.types import When
 
 
 def now_ms() -> int:
@@ -113,3 +115,40 @@ def parse_duration(text: str) -> float:
 
 
 LONGEST_SECONDS = 3.2e10
+
+
+def period(time: When) -> str:
+    """Return when something was so, as a person reads it: "since March 2026", "on 2026-03-14"."""
+    began = (time.from_first, time.from_last)
+    ended = (time.to_first, time.to_last)
+    if began == ended:
+        at = _moment(*began)
+        named = not at.startswith(("by ", "after ", "between "))
+        return f"{'on' if began[0] == began[1] else 'in'} {at}" if at and named else at
+    first, last = _moment(*began), _moment(*ended)
+    if not last:
+        return first if first.startswith(("by ", "after ")) else f"since {first}"
+    if not first:
+        return f"over {last}" if last.startswith("by ") else f"until {last}"
+    plain = not any(each.startswith(("by ", "after ", "between ")) for each in (first, last))
+    return f"{first} to {last}" if plain else f"{first}, until {last}"
+
+
+def _moment(first: str, last: str) -> str:
+    """Return an interval in which something began or ended, as sharp as it is known.
+
+    A day, "March 2026", "2019", "between .. and ..", "by .." or "after .." where one side is open.
+    """
+    if first == last:
+        return first
+    if not first:
+        return f"by {last}"
+    if not last:
+        return f"after {first}"
+    if first.endswith("-01-01") and last.endswith("-12-31"):
+        return first[:4] if first[:4] == last[:4] else f"{first[:4]} to {last[:4]}"
+    start = date.fromisoformat(first)
+    days = monthrange(start.year, start.month)[1]
+    if first.endswith("-01") and last == f"{first[:8]}{days}":
+        return f"{start:%B %Y}"
+    return f"between {first} and {last}"

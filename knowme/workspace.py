@@ -14,19 +14,24 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from knowme import profile
 from knowme.settings import ContextSettings
 
 MAX_BYTES = 64 * 1024
 """Of one file: far more than a prompt bears, and little to count."""
 PROFILE = "USER_PROFILE.md"
 """What is known of the person, in the home folder."""
+KNOWN = "What is known of the person"
+PRIVATE = "What is known of the person and stays on this machine"
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A section of the system message. ``cls`` is its class of memory: files, memory, summary.
+    """A section of the system message.
 
-    ``sources`` are those that the text was drawn from, where it repeats recalled memory.
+    ``cls`` is its class of memory: files, memory, sensitive (of the profile, for this machine
+    alone), summary. ``sources`` are those that the text was drawn from, where it repeats recalled
+    memory.
     """
 
     cls: str
@@ -65,7 +70,9 @@ class Workspace:
                 if (text := self._text(self.folder, name, notes))
             ]
             if self._home is not None and (text := self._text(self._home, PROFILE, notes)):
-                found.append(Part("memory", "What is known of the person", text))
+                plain, private = profile.split(text)
+                both = (Part("memory", KNOWN, plain), Part("sensitive", PRIVATE, private))
+                found += [part for part in both if part.text]
             self._notes = tuple(notes)
             return tuple(found)
 

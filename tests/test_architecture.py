@@ -16,15 +16,16 @@ RANKS = [
     {"daemon"},
     {"service", "web", "mcp"},
     {"shadow"},
+    {"structure"},
     {"ask", "sync", "export", "backup", "journal", "learn", "evals", "stats"}
-    | {"extract", "portrait", "summaries", "rebuild", "forget", "retention"},
+    | {"extract", "reading", "portrait", "rebuild", "forget", "retention"},
     {"receipts"},
     {"prompting"},
     {"steering"},
     {"turn"},
     {"jobs", "schedule"},
     {"home"},
-    {"sessions"},
+    {"sessions", "summaries"},
     {"models", "route", "context", "follow", "fuse", "layout", "lexical", "search", "quotes"},
     {"compress", "workspace", "reduce", "privacy", "rules"} | {"breaker", "feedback", "residency"},
     {"archive", "memory", "facts", "inbox", "profile", "beliefs", "fingerprints", "tombstones"}
@@ -32,7 +33,8 @@ RANKS = [
     {"plugins", "config", "configfile", "legacy", "db", "schema", "lock", "modelstore", "convert"},
     {"gain", "intents", "claims", "gate", "psyche"},
     {"settings"},
-    {"dates", "times", "words", "questions", "net", "attributes", "sensitive", "spans", "whens"},
+    {"dates", "times", "words", "questions", "net", "attributes", "sensitive", "spans", "whens"}
+    | {"verbs"},
     {"seams"},
     {"types", "errors", "__init__"},
 ]

@@ -12,6 +12,7 @@ from knowme.context import (
     Budgets,
     Composed,
     Part,
+    Ready,
     Summary,
     Turn,
     excerpt,
@@ -27,10 +28,11 @@ def count(text: str) -> int:
 
 
 def hit(text: str, uid: str = "u", at_ms: int | None = 0, role: str = "user", **more) -> Hit:
+    more = {"message_ids": (1,), **more}
     return Hit(
         item_id=1, uid=uid, kind="message", source="openclaw", conversation="c", title="",
         role=role, speaker="", text=text, at_ms=at_ms, score=1.0, distance=0.5, why={},
-        message_ids=(1,), external_ids=("e",), **more,
+        external_ids=("e",), **more,
     )  # fmt: skip
 
 
@@ -150,7 +152,7 @@ def test_files_memory_and_summary_stand_in_the_one_system_message_in_this_order(
         Part("files", "SOUL.md", "Be warm."),
     ]
     made = compose_all("Be brief.", parts, talk(2), [hit("A pump.")], "q", FULL, count, UTC,
-                       earlier=Summary("- the person: I moved.", (7,)))  # fmt: skip
+                       earlier=Summary("- the person: I moved.", ((7,),)))  # fmt: skip
     first, *rest = made.context.messages
     said = first.content
     order = [said.index(text) for text in ("Be brief.", "## SOUL.md\nBe warm.", "Lives in Porto.")]
@@ -264,7 +266,7 @@ def test_an_answer_of_unknown_memory_needs_leave_for_all_that_is_recalled() -> N
 
 
 def test_a_summary_that_repeats_recalled_memory_stays_where_that_stays() -> None:
-    earlier = Summary("- the assistant: a PUMP", (1,), ("notes",))
+    earlier = Summary("- the assistant: a PUMP", ((1,),), ("notes",))
     made = compose_all("s", (), [], [], "q", FULL, count, UTC, earlier=earlier, may=only("summary"))
     assert "PUMP" not in made.context.messages[0].content
     home = compose_all("s", (), [], [], "q", FULL, count, UTC, earlier=earlier)
@@ -294,6 +296,123 @@ def test_no_turn_stands_in_a_prompt_that_may_not(classes, allowed) -> None:
     roles = [message.role for message in context.messages[1:]]
     assert roles == ["user", "assistant"] * (len(roles) // 2) + ["user"]
     assert set(context.classes) <= {"question", "sent", *allowed}
+
+
+ILL = "I was diagnosed with depression in May."
+
+
+def test_the_sensitive_part_of_the_profile_shares_its_budget_and_stays_at_home() -> None:
+    parts = [Part("memory", "Profile", "Lives in Porto."), Part("sensitive", "Sensitive", ILL)]
+    home = compose_all("s", parts, [], [], "q", FULL, count, UTC).context
+    assert ILL in home.messages[0].content and {"memory", "sensitive"} <= set(home.classes)
+    assert home.tokens["memory"] <= FULL.memory
+    away = compose_all("s", parts, [], [], "q", FULL, count, UTC, may=only("memory")).context
+    assert ILL not in away.messages[0].content and "Porto" in away.messages[0].content
+    assert "sensitive" not in away.classes
+    (gone,) = away.dropped
+    assert gone.reason == "may not leave this machine (privacy.sensitive: home)"
+
+
+def test_two_long_parts_of_the_profile_are_cut_to_its_budget_together() -> None:
+    parts = [Part("memory", "A", "Lives here. " * 300), Part("sensitive", "B", "Is ill. " * 300)]
+    made = compose_all("s", parts, [], [], "q", FULL, count, UTC).context
+    assert 0.8 * FULL.memory < made.tokens["memory"] <= FULL.memory
+    away = compose_all("s", parts, [], [], "q", FULL, count, UTC, may=only("memory")).context
+    assert 0.8 * FULL.memory < away.tokens["memory"] <= FULL.memory  # it has all of it then
+
+
+def test_what_is_sensitive_leaves_in_no_other_way_whatever_is_allowed() -> None:
+    every = ("history", "summary", "recalled:openclaw", "recalled")
+    earlier = Summary(f"- the person: {ILL}\n- the person: I moved to Porto.", ((7,), (8,)))
+    turns = [turn(0, "user", ILL), turn(1, "assistant", "Oh."), turn(2, "user", ILL, "sent")]
+    away = compose_all("s", (), turns, [hit(ILL), hit("I like tea.", "b")], "q", FULL, count, UTC,
+                       earlier=earlier, may=only(*every)).context  # fmt: skip
+    assert "I moved to Porto." in away.messages[0].content
+    texts = [message.content for message in away.messages]
+    assert [text for text in texts if ILL in text] == [ILL]  # the one that it has seen before
+    assert "I like tea." in texts[-1]
+    home = compose_all("s", (), turns, [hit(ILL)], "q", FULL, count, UTC, earlier=earlier).context
+    assert sum(ILL in message.content for message in home.messages) == 4
+
+
+def test_an_answer_to_a_prompt_with_something_sensitive_rests_on_it() -> None:
+    for parts in (
+        {"hits": [hit(ILL)]}, {"earlier": Summary(f"- the person: {ILL}")},
+        {"turns": [turn(0, "user", ILL), turn(1, "assistant", "Oh.")]},
+    ):  # fmt: skip
+        hits, turns = parts.get("hits", []), parts.get("turns", [])
+        earlier = parts.get("earlier")
+        made = compose_all("s", (), turns, hits, "q", FULL, count, UTC, earlier=earlier)
+        assert "sensitive" in made.context.classes, parts
+    plain = compose_all("s", (), talk(2), [hit("I like tea.")], "q", FULL, count, UTC)
+    assert "sensitive" not in plain.context.classes
+
+
+def test_a_summary_that_recall_found_needs_leave_for_all_it_may_repeat() -> None:
+    found = replace(hit("- the person: I chose a pump."), kind="summary", role="document",
+                    message_ids=(500, 501), metadata={"rests_on": ["notes"]})  # fmt: skip
+    may = ("summary", "recalled:openclaw", "recalled:notes")
+    shown = compose("s", [found], [], "q", may=only(*may))
+    assert "a summary of earlier turns, openclaw] - the person" in shown.messages[-1].content
+    assert {"summary", "recalled:notes"} <= set(shown.classes)
+    for lacks in may:
+        rest = [cls for cls in may if cls != lacks]
+        assert not compose("s", [found], [], "q", may=only(*rest)).used
+    unknown = replace(found, metadata={})
+    assert not compose("s", [unknown], [], "q", may=only(*may)).used
+
+
+# --- the summary's room, and what was made ahead -----------------------------------------------
+
+
+def test_once_something_has_left_the_summary_takes_its_room_from_the_turns() -> None:
+    budgets = Budgets(4096, history=400, summary=100)
+    turns = talk(7, 20)  # 7 * 56 tokens: still all of them
+    assert len(window(turns, 400, count, later=300).turns) == 14
+    made = compose_all("s", (), talk(9, 20), [], "q", budgets, count, UTC)
+    assert made.anchor > 0 and made.summary.text
+    assert made.context.tokens["history"] + made.context.tokens["summary"] <= 400
+    stored = [each for each in talk(14, 20) if each.seq > made.anchor]
+    shown = window(stored, 400, count, made.anchor, later=300)
+    assert sum(count(each.text) + 8 for each in shown.turns) <= 300
+
+
+def test_of_summaries_made_ahead_the_newest_that_goes_no_further_is_taken() -> None:
+    turns = talk(10, 30)
+    ready = [Ready(n, Summary(f"- the person: made up to {n}.", ((n,),))) for n in (1, 3, 19)]
+    budgets = Budgets(4096, history=600, summary=120)
+    made = compose_all("s", (), turns, [], "q", budgets, count, UTC, ready=ready,
+                       earlier=Summary("- the person: the old one."))  # fmt: skip
+    assert 3 <= made.anchor < 19
+    assert "made up to 3." in made.summary.text and "the old one" not in made.summary.text
+    assert "made up to 1." not in made.summary.text
+    fallen = {each.message_id for each in turns if 3 < each.seq <= made.anchor}
+    assert set(made.summary.messages) - {3} <= fallen
+    again = compose_all("s", (), [t for t in turns if t.seq > made.anchor], [], "q", budgets, count,
+                        UTC, anchor=made.anchor, earlier=made.summary, ready=ready)  # fmt: skip
+    assert again.summary == made.summary  # until the window moves, nothing does
+
+
+def test_what_the_turns_leave_of_their_budget_is_for_earlier_turns() -> None:
+    earlier = [
+        replace(hit(f"thing {n} " + "word " * 30, f"t{n}"), message_ids=(900 + n,),
+                metadata={"turn": "history", "rests_on": []})
+        for n in range(40)
+    ]  # fmt: skip
+    budgets = Budgets(4096, history=1000, recalled=200)
+    free = compose("s", earlier, [], "q", budgets)
+    assert 1000 < free.tokens["recalled"] <= 1200
+    full = compose("s", earlier, talk(18, 20), "q", budgets)
+    assert full.tokens["recalled"] + full.tokens["history"] <= 1200
+    others = [replace(each, metadata={}) for each in earlier]
+    assert compose("s", others, [], "q", budgets).tokens["recalled"] <= 200
+
+
+def test_a_day_is_named_once_and_its_notes_stand_together() -> None:
+    days = [10**12, 10**12 + 3_600_000, 2 * 10**12]
+    hits = [hit(f"said {n}", f"u{n}", at, message_ids=(n + 1,)) for n, at in enumerate(days)]
+    _, *lines, _, _, _ = compose("s", hits, [], "q").messages[-1].content.split("\n")
+    assert [line.partition(",")[0] for line in lines] == ["[2001-09-09", "[same day", "[2033-05-18"]
 
 
 # --- the window of turns --------------------------------------------------------------------
@@ -368,7 +487,8 @@ def conversation(exchanges: int):
         Part("files", "SOUL.md", "Be warm and brief. " * 40),
         Part("memory", "Profile", "Lives in Porto. " * 60),
     ]
-    budgets = Budgets(window=4096, files=300, memory=300, summary=200, history=800, recalled=400)
+    # Once something has left, the summary takes its 200 tokens from those of the turns.
+    budgets = Budgets(window=4096, files=300, memory=300, summary=200, history=1000, recalled=400)
     said: list[Turn] = []
     anchor, earlier = -1, Summary()
     for n in range(exchanges):
@@ -438,7 +558,7 @@ def test_a_jump_brings_the_turns_that_fell_into_the_summary_of_that_same_prompt(
     budgets = Budgets(4096, history=300, summary=150)
     made = compose_all("s", (), turns, [], "q", budgets, count, UTC)
     assert made.anchor > 1 and "Ana was born on 3 May 1988" in made.context.messages[0].content
-    assert 100 in made.summary.because  # the number of the message that said it
+    assert 100 in made.summary.messages  # the number of the message that said it
     since = [each for each in turns if each.seq > made.anchor]
     again = compose_all("s", (), since, [], "q2", budgets, count, UTC,
                         anchor=made.anchor, earlier=made.summary)  # fmt: skip

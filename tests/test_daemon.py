@@ -19,7 +19,7 @@ from knowme.db import rows
 from knowme.errors import HomeError, JobError
 from knowme.home import Home
 from knowme.jobs import Runner
-from knowme.settings import JobSettings
+from knowme.settings import JobSettings, Settings
 
 HEAD = """
     import os, sys, threading, time
@@ -209,7 +209,7 @@ def test_locks_exclude_as_they_should_and_name_only_a_living_holder(tmp_path):
 def test_the_daily_jobs_are_made_once_moved_and_ended_as_the_settings_say(home):
     def schedules(**given):
         def both(conn):
-            daemon.ensure_schedules(conn, JobSettings(**given))
+            daemon.ensure_schedules(conn, Settings(jobs=JobSettings(**given)))
             return rows(conn, "SELECT kind, every FROM jobs WHERE state='queued' ORDER BY kind")
 
         return home.db.write(both)

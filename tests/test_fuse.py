@@ -73,3 +73,37 @@ def test_what_stands_nearer_to_a_match_scores_higher() -> None:
 def test_the_assistants_words_rank_below_the_same_words_of_the_person() -> None:
     total = fuse(table([(0.5, 0.5, 0, 10, False), (0.5, 0.5, 0, 10, True)]), WEIGHTS).total
     assert total[0] > total[1]
+
+
+@given(rows, st.data(), unit, unit)
+def test_a_fact_only_adds_and_the_better_it_matches_the_more(drawn, data, mean, mean_key) -> None:
+    at = data.draw(st.integers(0, len(drawn) - 1))
+    low, more = data.draw(unit), data.draw(unit)
+    scored = [fuse(table(drawn), WEIGHTS, mean).total]
+    for bm25 in (low, low + more):
+        keyed = replace(
+            table(drawn),
+            keys=np.array([at], np.int64),
+            key_bm25=np.array([bm25], np.float32),
+            key_cosine=np.array([data.draw(st.just(np.nan) | unit)], np.float32),
+        )
+        scored.append(fuse(keyed, WEIGHTS, mean, True, mean_key).total)
+        keyed.key_cosine[:] = np.nan
+        scored.append(fuse(keyed, WEIGHTS, mean, True, mean_key).total)
+    assert (scored[1] >= scored[0] - 1e-5).all() and (scored[3] >= scored[0] - 1e-5).all()
+    assert (scored[4] >= scored[2] - 1e-5).all()
+
+
+def test_of_several_facts_the_best_counts_once_and_is_named() -> None:
+    plain = table([(0.0, 0.0, 0.0, 9, False), (0.9, 0.0, 0.0, 9, False)])
+    facts = {"keys": np.array([0, 0, 1], np.int64), "key_cosine": np.full(3, np.nan, np.float32)}
+    keyed = replace(plain, key_bm25=np.array([0.3, 0.8, 0.1], np.float32), **facts)
+    alone = replace(
+        plain,
+        keys=np.array([0], np.int64),
+        key_bm25=np.array([0.8], np.float32),
+        key_cosine=np.full(1, np.nan, np.float32),
+    )
+    found = fuse(keyed, WEIGHTS)
+    assert found.key.tolist() == [1, -1]
+    assert np.allclose(found.total, fuse(alone, WEIGHTS).total)

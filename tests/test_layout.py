@@ -1,3 +1,5 @@
+from facts_rows import put_fact
+
 from knowme import memory
 from knowme.layout import Layout
 from knowme.sync import store
@@ -52,3 +54,33 @@ def test_a_layout_that_fell_behind_what_is_remembered_is_read_whole(home) -> Non
         now, fresh = layout.caught_up(conn), Layout().caught_up(conn)
     assert now.total == fresh.total == 3
     assert now.roles.tolist() == fresh.roles.tolist()
+
+
+def test_a_fact_leads_to_the_item_of_its_message_however_that_came_about(home) -> None:
+    layout = Layout()
+    put(home, "a", "b")
+
+    def leads() -> list[tuple[int, int]]:
+        with home.db.read() as conn:
+            now, fresh = layout.caught_up(conn), Layout().caught_up(conn)
+        assert now.roles.tolist() == fresh.roles.tolist()
+        here = now.roles > 0
+        assert now.leads[here].tolist() == fresh.leads[here].tolist()
+        return [(item, int(now.leads[item])) for item in now.roles.nonzero()[0].tolist()]
+
+    assert leads() == [(1, 0), (2, 0)]
+
+    def learn(conn) -> None:
+        memory.put_fact_items(conn, [put_fact(conn, 2, "The person knows b")])
+
+    home.db.write(learn)
+    assert leads() == [(1, 0), (2, 0), (3, 2)]
+
+    def again(conn) -> None:
+        memory.drop_items(conn, [2])
+        memory.add_items(conn, [2])
+
+    home.db.write(again)
+    assert leads() == [(1, 0), (4, 0), (5, 4)]
+    home.db.write(lambda conn: memory.drop_items(conn, [2]))
+    assert leads() == [(1, 0)]

@@ -26,10 +26,13 @@ def test_a_class_that_nobody_named_is_denied():
         )
 
 
-@given(st.dictionaries(st.sampled_from([*CLASSES, "secret"]), st.sampled_from(POLICIES)))
-def test_a_secret_never_leaves(classes):
-    assert Leave(classes).policy("secret") == "deny"
-    assert not Leave(classes).may("secret")
+@pytest.mark.parametrize("cls", ["secret", "sensitive"])
+@given(
+    st.dictionaries(st.sampled_from([*CLASSES, "secret", "sensitive"]), st.sampled_from(POLICIES))
+)
+def test_a_secret_and_what_is_sensitive_never_leave(cls, classes):
+    assert Leave(classes).policy(cls) == "deny"
+    assert not Leave(classes).may(cls)
 
 
 def test_a_source_refines_what_is_recalled():

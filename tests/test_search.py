@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+from facts_rows import put_fact
 
+from knowme import memory
 from knowme.errors import InputError
 from knowme.home import Home
 from knowme.layout import Layout
-from knowme.sync import ingest, store
+from knowme.sync import ingest, reindex, store
 from knowme.types import Query, Record
 
 
@@ -159,3 +161,105 @@ def test_what_may_not_leave_is_not_embedded_where_the_embedder_is_elsewhere(tmp_
         assert home.embed(secret) == (None, None) == home.embed(secret, "document")
     with Home.open(tmp_path / "home", {**away, "privacy.question": "deny"}) as home:
         assert home.embed("Where is the boat?") == (None, None)
+
+
+def learn(home, words: str, sentence: str) -> None:
+    """Believe ``sentence`` of the message that holds ``words``, and embed it."""
+
+    def write(conn):
+        text = f"%{words}%"
+        (message,) = conn.execute("SELECT id FROM messages WHERE text LIKE ?", (text,)).fetchone()
+        return memory.put_fact_items(conn, [put_fact(conn, message, sentence)])
+
+    assert home.db.write(write)
+    reindex(home)
+
+
+def test_a_fact_leads_to_the_words_it_was_read_from(home) -> None:
+    talk(home, "a", ("user", "finally signed the lease in Gaia"), ("assistant", "Congratulations."))
+    talk(home, "b", *(("user", f"the weather was number {n}") for n in range(9)))
+    assert "finally signed" not in texts(home.search(Query("residence of the person", top_k=3)))
+    learn(home, "lease", "The person's residence is Gaia")
+    hit = home.search(Query("residence of the person", top_k=3))[0]
+    assert hit.text == "finally signed the lease in Gaia" and hit.kind == "message"
+    assert hit.why["fact"] == "The person's residence is Gaia"
+    assert len(hit.message_ids) == 1 and hit.neighbours[0].text == "Congratulations."
+
+
+@pytest.mark.parametrize("kinds", [(), ("message",)])
+def test_a_message_and_its_facts_are_one_hit_that_scores_the_better_of_them(home, kinds) -> None:
+    talk(home, "a", ("user", "I adopted a grey cat called Mila"), ("user", "and it rains"))
+    query = Query("a grey cat called Mila", kinds=kinds)
+    alone = home.search(query)
+    learn(home, "Mila", "The person is cold")
+    learn(home, "Mila", "The person went shopping")
+    hits = home.search(query)
+    assert texts(hits) == texts(alone)
+    assert "fact" not in hits[0].why  # its own words say it better
+    learn(home, "Mila", "grey cat called Mila")
+    assert texts(home.search(query)) == texts(alone)
+
+
+def test_a_fact_of_a_long_document_leads_to_the_piece_it_stands_in(home) -> None:
+    parts = [f"Part {n} about tides and harbours. " + "More of it. " * 40 for n in range(9)]
+    ingest(home, ["\n\n".join(parts)], None, ["long"])
+    with home.db.read() as conn:
+        (message, text) = conn.execute("SELECT id, text FROM messages").fetchone()
+    at = text.index("Part 6")
+
+    def write(conn):
+        fact = put_fact(conn, message, "The person owns a zeppelin", start=at, end=at + 20)
+        memory.put_fact_items(conn, [fact])
+
+    home.db.write(write)
+    reindex(home)
+    (hit,) = home.search(Query("zeppelin"))
+    assert "Part 6" in hit.text and hit.why["fact"] == "The person owns a zeppelin"
+
+
+def test_what_left_recall_is_not_found_by_what_was_read_from_it(home) -> None:
+    talk(home, "a", ("user", "finally signed the lease"))
+    talk(home, "b", ("user", "it rains"))
+    learn(home, "lease", "The person's residence is Gaia")
+    store(home, "openclaw", [(Record("removed", "a", "a0"), None)])
+    assert "finally signed the lease" not in texts(home.search(Query("residence Gaia")))
+
+
+def test_a_summary_is_a_hit_that_names_everything_it_rests_on(home) -> None:
+    talk(home, "a", ("user", "we ordered the heat pump"), ("assistant", "from Frioeste, noted"))
+    talk(home, "b", ("user", "it rains"))
+
+    def write(conn):
+        found = conn.execute("SELECT id FROM messages ORDER BY id LIMIT 2").fetchall()
+        ids = [row[0] for row in found]
+        text = "A supplier of warmth was chosen"
+        return memory.put_summary_item(conn, "s1", text, ids, 1, 2, None, "openclaw"), ids
+
+    item, ids = home.db.write(write)
+    reindex(home)
+    hit = home.search(Query("which supplier was chosen"))[0]
+    assert (hit.kind, hit.item_id, hit.uid) == ("summary", item, "s1")
+    assert hit.message_ids == tuple(ids) and hit.external_ids == ("a0", "a1")
+    assert hit.neighbours == () and hit.metadata == {} and hit.at_ms is None
+    (only,) = home.search(Query("supplier heat pump rains", kinds=("summary",)))
+    assert only.uid == "s1"
+    spoken = home.search(Query("which supplier was chosen", kinds=("message",)))
+    assert "s1" not in [hit.uid for hit in spoken]
+
+
+def test_without_vectors_a_fact_leads_by_its_words_alone(tmp_path) -> None:
+    Home.create(tmp_path / "h")
+    with Home.open(tmp_path / "h", {"embedder.kind": "none", "engine.kind": "echo"}) as home:
+        talk(home, "a", ("user", "finally signed the lease"), ("user", "it rains"))
+        talk(home, "b", ("user", "昨日は京都で寿司を食べました"), ("user", "今日は雨です"))
+
+        def write(conn):
+            facts = [put_fact(conn, 1, "My residence is Gaia"), put_fact(conn, 3, "旅行は京都府")]
+            memory.put_fact_items(conn, facts)
+
+        home.db.write(write)
+        hit = home.search(Query("residence"))[0]
+        assert hit.text == "finally signed the lease" and hit.distance is None
+        assert hit.why["fact"] == "My residence is Gaia"
+        hit = home.search(Query("旅行は京都府"))[0]
+        assert hit.text.startswith("昨日は京都") and hit.why["fact"] == "旅行は京都府"

@@ -26,9 +26,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 CHAPTERS: dict[str, tuple[str, ...]] = {
     "Begin": ("init", "sync", "import-file", "doctor"),
     "Recall": ("ask", "chat", "search", "why"),
+    "Know": ("facts", "inbox", "profile", "context"),
     "Models": ("route", "rate", "egress", "models"),
     "Serve": ("serve", "daemon", "jobs"),
-    "Keep": ("stats", "config", "reindex", "export", "backup", "restore", "version"),
+    "Keep": (
+        "stats",
+        "config",
+        "reindex",
+        "rebuild",
+        "forget",
+        "export",
+        "backup",
+        "restore",
+        "version",
+    ),
 }
 
 

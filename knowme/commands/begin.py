@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from knowme.commands import State, chapter, cli, command
 from knowme.console import bold, dim, note, say
 
 if TYPE_CHECKING:
+    from knowme.home import Home
     from knowme.settings import SourceSettings
     from knowme.types import Counts
 
@@ -104,22 +105,51 @@ def sync(state: State, sources: Sequence[str], as_json: bool) -> None:
             line.tell(f"{name}: {console.counts_line(counts)}")
 
         done = reader.sync(home, sources, tell)
+        learned = _learn(home, line)
         pending = reader.pending(home)
     if as_json:
         console.say_json(
             {
                 "sources": {name: console.counts_json(counts) for name, counts in done.items()},
+                "learned": learned,
                 "pending": pending,
             }
         )
     else:
         for name, counts in done.items():
             console.print_counts(name, counts)
+        print_learned(learned)
         if pending:
             note(f"{pending:,} items have no vector yet (their words are found): knowme reindex")
     if failed := [name for name, counts in done.items() if counts.skipped.get("source")]:
         note(console.bad(f"{', '.join(failed)} could not be read."))
         raise click.exceptions.Exit(1)
+
+
+def _learn(home: Home, line: console.Progress) -> dict[str, int]:
+    """Learn from what was read. What was read is safe already, so a failure is told and no more."""
+    from knowme import structure
+    from knowme.errors import KnowmeError
+
+    def tell(done: int, total: int, what: str = "") -> None:
+        line.tell(f"learning: {done:,} of {total:,} {what}".rstrip())
+
+    try:
+        return structure.catch_up(home, tell)
+    except KnowmeError as error:
+        note(f"Nothing was learned from it yet: {error}")
+        return {}
+
+
+def print_learned(counts: Mapping[str, int]) -> None:
+    """Tell what was learned, where there is anything to tell."""
+    if counts.get("believed"):
+        told = f"learned: {console.many(counts['believed'], 'fact')} (knowme facts)"
+        lines = counts.get("lines", 0)
+        told += f", {console.many(lines, 'line')} of the profile changed (knowme profile show)"
+        say(dim(told if lines else told.partition(", ")[0]))
+    if counts.get("doubtful"):
+        say(dim(f"{console.many(counts['doubtful'], 'doubt')} for you to settle: knowme inbox"))
 
 
 def _offer(state: State) -> None:
@@ -165,10 +195,13 @@ def import_file(state: State, path: Path, kind: str, as_json: bool) -> None:
         counts = reader.import_path(
             home, path, kind, lambda counts: line.tell(console.counts_line(counts))
         )
+        learned = _learn(home, line)
     if as_json:
-        console.say_json({"path": str(path), "kind": kind, **console.counts_json(counts)})
+        told = {"path": str(path), "kind": kind, **console.counts_json(counts), "learned": learned}
+        console.say_json(told)
     else:
         console.print_counts(f"{path} ({kind})", counts)
+        print_learned(learned)
 
 
 def guess_kind(path: Path) -> str:

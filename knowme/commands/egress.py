@@ -271,7 +271,8 @@ def _print_withheld(home: Home, withheld: Sequence[Dropped]) -> None:
     with home.db.read() as conn:
         found = rows(
             conn,
-            "SELECT i.uid, i.at_ms, coalesce(i.text, substr(m.text, i.start + 1, i.end - i.start))"
+            "SELECT i.uid, i.at_ms, coalesce(i.text,"
+            " substr(plain(m.text), i.start + 1, i.end - i.start))"
             " FROM items i LEFT JOIN messages m ON m.id = i.message_id"
             " WHERE i.uid IN (SELECT value FROM json_each(?))",
             (uids,),

@@ -24,7 +24,8 @@ def stats(state: State, as_json: bool) -> None:
         console.say_json(told)
         return
     say(f"{bold(told['home'])}  {console.size(told['bytes'])}")
-    for name in ("conversations", "messages", "items", "vectors", "pending", "answers"):
+    counted = "conversations messages items vectors pending answers facts doubtful lines".split()
+    for name in counted:
         say(f"  {name:<14} {told[name]:>10,}")
     say(f"  {'embedder':<14} {told['embedder'] or 'none: words alone are searched'}")
     for name, source in told["sources"].items():

@@ -22,12 +22,13 @@ STATES = ("queued", "running", "done", "parked", "cancelled")
 @click.option("--port", type=click.IntRange(0, 65535), help="0: any free one.")
 def serve(state: State, host: str | None, port: int | None) -> None:
     """Answer over HTTP, on this machine only by default."""
-    from knowme import service
+    from knowme import daemon, service
 
     with state.open(service__host=host, service__port=port) as home:
         _ = home.rules  # a pattern that is none is refused now, not at the first question
         settings = home.settings.service
-        service.serve(home, settings.host, settings.port, _listening)
+        with daemon.beside(home):
+            service.serve(home, settings.host, settings.port, _listening)
 
 
 def _listening(url: str) -> None:

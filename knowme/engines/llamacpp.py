@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -81,6 +82,7 @@ class LlamaCppEngine:
         )
         self.prefix_tokens = 0
         self._latest: Mapping[str, Any] = {}
+        self._loaded_at = 0.0
         self._held: llama.Worker | None = None
         self._holding = threading.Lock()  # held twice, it would outlive us
         self._counts = lru_cache(maxsize=4096)(self._count)
@@ -171,6 +173,7 @@ class LlamaCppEngine:
     def _load(self) -> None:
         self.prefix_tokens = 0
         if self.worker.pid is None:
+            self._loaded_at = time.time()
             self.worker.address()
             self.prefix_tokens = prefix.restore(self.worker)
 
@@ -179,7 +182,8 @@ class LlamaCppEngine:
         await asyncio.to_thread(self._unload)
 
     def _unload(self) -> None:
-        self.prefix_tokens = prefix.save(self.worker, self._latest)
+        forgotten = prefix.forgotten_since(self.worker, self._loaded_at)
+        self.prefix_tokens = 0 if forgotten else prefix.save(self.worker, self._latest)
         self.worker.close()
 
     async def loaded(self) -> bool:

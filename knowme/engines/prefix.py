@@ -1,7 +1,8 @@
 """What a llama.cpp model has read of a prompt, kept on disk while the model is not loaded.
 
 Promises: one file for each model file and window, readable by its owner alone, whole or not there;
-the newest stay, within `MOST_BYTES` in all; one of a model file that has changed is deleted.
+the newest stay, within `MOST_BYTES` in all; one of a model file that has changed is deleted; what
+was read before something was forgotten is not written any more.
 Failing costs time, never an answer: ``save`` and ``restore`` raise nothing and say how many tokens.
 Refuses to know: when a model comes and goes (``residency.py``).
 
@@ -84,6 +85,17 @@ def restore(worker: llama.Worker) -> int:
     except OSError:
         pass
     return 0
+
+
+def forgotten_since(worker: llama.Worker, loaded_at: float) -> bool:
+    """Tell whether something was forgotten since then: what slot 0 has read may hold it."""
+    folder = worker.spec.prefix_folder
+    if folder is None:
+        return False
+    try:
+        return (folder / "forgotten").stat().st_mtime >= loaded_at
+    except OSError:
+        return False
 
 
 def _cut_back(worker: llama.Worker, latest: Mapping[str, Any]) -> bool:

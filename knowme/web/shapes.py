@@ -131,7 +131,7 @@ class SearchBody(Filters):
 
     query: Question = Field(description="The words or the question")
     top_k: TopK = Field(None, description="Results; search.top_k of the settings when absent")
-    kinds: Names = Field([], description="message, section")
+    kinds: Names = Field([], description="message, section, summary")
     neighbours: Annotated[int | None, Field(ge=0, le=50)] = Field(
         None, description="Messages shown on each side; search.neighbours when absent"
     )
@@ -504,10 +504,13 @@ class StatsShape(BaseModel):
     bytes: int = Field(description="The size of memory.db")
     conversations: int
     messages: int
-    items: int = Field(description="What can be found: messages, and sections of documents")
+    items: int = Field(description="What can be found: messages, sections, summaries, facts")
     vectors: int = Field(description="Items that the serving embedder has embedded")
     pending: int = Field(description="Items that wait for their vector; their words are found")
     answers: int
+    facts: int = Field(description="Facts that are believed")
+    doubtful: int = Field(description="Facts that wait for the person: /api/inbox")
+    lines: int = Field(description="Lines of the profile")
     embedder: str = Field(description='Whose vectors serve; "": words alone are searched')
     jobs: dict[str, int] = Field(description="State -> how many")
     sources: dict[str, SourceShape]

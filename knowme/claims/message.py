@@ -1,0 +1,301 @@
+"""What a message claims about its writer and those they name, by rules.
+
+Promises: pure; never raises, whatever the text; ``text[start:end]`` of a claim holds every name,
+number and date of it; nothing is read from questions, conditions, wishes, quotations or code; time
+linear in the length of the text.
+Refuses to know: what is believed, who the writer is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import date
+
+from knowme import spans, whens
+from knowme.attributes import sentence, value_key
+from knowme.claims.directives import read_directives
+from knowme.claims.english import read_sentence
+from knowme.claims.languages import language_of, read_other
+from knowme.claims.lexicon import EVENT, PLAN, Draft, words
+from knowme.types import Claim, When
+
+READS = 40_000
+"""Characters of a message that are read."""
+HALF_A_YEAR = 183
+"""Days: what is now, or is planned, and is dated further ahead is taken as not dated."""
+_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)|\n+")
+_SHORT = re.compile(r"\b(?:[A-Z]|[DJSM]r|Mrs|St|vs|e\.g|i\.e|etc|approx|no)$")
+"""What ends in a point and ends no sentence."""
+_MINE = re.compile(r"\b(?:i|we|my|our|im|ive)\b", re.IGNORECASE)
+_LEFT_OUT = re.compile(rf"\b(?:{'|'.join(sorted(words('subjectless')))})\b", re.IGNORECASE)
+_LEAD = 40
+"""Characters within which a sentence without a subject has its verb."""
+_TASK = re.compile(
+    r"\b(?:write|rewrite|translate|proofread|correct|improve|edit|summari[sz]e|paraphrase|rephrase"
+    r"|make|polish|fix|review|here(?:'s| is| are)|example|for instance|e\.g\.|says?|said|wrote"
+    r"|story|email|mail|letter|essay|post|quote|caption|bio|script|poem|text|draft|prompt|message)\b",
+    re.IGNORECASE,
+)
+_TAG = re.compile(r"</?[a-z][a-z0-9-]{0,20}(?:\s[^<>]{0,300})?/?>", re.IGNORECASE)
+_HANDED = re.compile(
+    r"\b(?:summari[sz]e|translate|proofread|rewrite|rephrase|correct|improve|edit|explain|shorten"
+    r"|polish|review|reply|answer|resum\w+|tradu[zc]\w*|corrig\w+|melhora\w*|mejora\w*|fass|fasse"
+    r"|übersetz\w*|korrigier\w*)\b[^\n]{0,60}?\b(?:this|these|following|below|text|e?mail|letter"
+    r"|page|article|post|isto|est[aeo]|texto|página|artículo|das|dies\w*)\b[^\n]{0,40}\n",
+    re.IGNORECASE,
+)
+"""An order to work on what follows below it."""
+_TIME = re.compile(
+    r"\d|\b(?:yesterday|today|tonight|tomorrow|week|month|year|decade|day|night|weekend|morning"
+    r"|afternoon|evening|mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|june?|july?|aug|sep|oct"
+    r"|nov|dec|summer|winter|spring|autumn|fall|ago|since|until|till|christmas|easter|when|now|last"
+    r"|next|ontem|hoje|amanhã|semana|mês|ano|dia|desde|até|há|ayer|hoy|mañana|mes|año|hace|hasta"
+    r"|gestern|heute|morgen|woche|monat|jahr|tag|seit|bis|vor|letzte|nächste|en|em|im)",
+    re.IGNORECASE,
+)
+_RELATIVE = re.compile(
+    r"\b(?:yesterday|today|tonight|tomorrow|ago|(?:last|next|this|past|coming|other) (?:week|month"
+    r"|year|day|night|weekend|morning|evening|summer|winter|spring|fall|autumn|mon|tue|wed|thu|fri"
+    r"|sat|sun|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)\w*|ontem|hoje|amanhã|ayer|hoy"
+    r"|gestern|heute)\b",
+    re.IGNORECASE,
+)
+_MODIFIES = re.compile(r"\b(?:from|of|de|del|da|do|von|vom|about|for the|the)\s*$", re.IGNORECASE)
+_RELATIVE_CLAUSE = re.compile(r"\b(?:that|who|which|called|during|about)\b")
+_VERSION = re.compile(r"v?\d{1,2}\.\d{1,2}\.\d\b(?!\d)")
+_MODIFYING = re.compile(r"(?:of|from|de|da|do|del|von|vom|the|my|our)\s", re.IGNORECASE)
+_NEXT = re.compile(r"\s*([^\W_]+)")
+_JOINS = (
+    words("prepositions")
+    | words("adverbs")
+    | {"and", "or", "but", "while", "when", "that", "who", "which", "because", "so", "where", "com"}
+)
+_UNTIL = re.compile(r"(?:until|till|'til|til|up to|bis|até|hasta)\b", re.IGNORECASE)
+_INSIDE = frozenset("that which who where as to for set due named called starting when".split())
+_OPENS = words("prepositions") - {"about", "around", "over"}
+_DANGLING = words("dangling")
+_LAST_WORD = re.compile(r"[\s,;:–-]*\b([^\W_]+)[\s,;:–-]*$")
+
+
+def read(text: str, *, said: date | None, speaker: str = "", role: str = "user") -> list[Claim]:
+    """Return the claims of a message, in its order; the subject ME is its writer.
+
+    ``said`` is the day on which it was written: relative dates need it. A message of the role
+    assistant, system or tool claims nothing. ``speaker`` is the writer's name, if it is known: who
+    calls themselves so is not told twice.
+    """
+    if role not in ("user", "document") or not text:
+        return []
+    text = text[:READS]
+    drafts = list(_drafts(text))
+    if not drafts:
+        return []
+    foreign = [*spans.foreign(text), *_given(text)]
+    claims: dict[tuple[str, str, str], Claim] = {}
+    for draft in drafts:
+        if any(draft.start < end and start < draft.end for start, end, _ in foreign):
+            continue
+        claim = _claim(draft, text, said)
+        if claim is not None:
+            key = claim.subject, claim.attribute, value_key(claim.attribute, claim.value)
+            claims.setdefault(key, claim)
+    return list(claims.values())
+
+
+def _drafts(text: str) -> Iterator[Draft]:
+    for start, end in _sentences(text):
+        if _MINE.search(text, start, end) is not None:  # no word of another language here
+            yield from read_sentence(text, start, end)
+        else:
+            language = language_of(text, start, end)
+            if language != "en":
+                yield from read_other(text, start, end, language)
+            elif _LEFT_OUT.search(text, start, min(end, start + _LEAD)) is not None:
+                yield from read_sentence(text, start, end)
+        yield from read_directives(text, start, end)
+
+
+def _sentences(text: str) -> Iterator[tuple[int, int]]:
+    at = 0
+    for match in _END.finditer(text):
+        if match[0] == "." and _SHORT.search(text, max(0, match.start() - 6), match.start()):
+            continue
+        yield at, match.end()
+        at = match.end()
+    if at < len(text):
+        yield at, len(text)
+
+
+def _given(text: str) -> Iterator[tuple[int, int, str]]:
+    """Find what was handed over to be worked on: all that follows "rewrite this:"."""
+    tags = list(_TAG.finditer(text))
+    if tags:
+        yield tags[0].start(), tags[-1].end(), "html"
+    handed = _HANDED.search(text)
+    if handed is not None:
+        yield handed.end(), len(text), "a text to work on"
+    for start, end in _sentences(text):
+        head = text[start:end]
+        colon = head.rfind(":")
+        if colon >= 0 and _TASK.search(head, 0, colon) is not None:
+            at = start + colon + 1
+            rest = text.find("\n\n", at + len(text[at:]) - len(text[at:].lstrip()))
+            yield at, rest if rest > 0 else len(text), "a text to work on"
+
+
+# --- dates ----------------------------------------------------------------------------------------
+
+
+def _claim(draft: Draft, text: str, said: date | None) -> Claim | None:
+    value = draft.value or text[draft.first : draft.last]
+    quote = text[draft.start : draft.end]
+    when = _default(draft, said)
+    if _TIME.search(quote) is not None:
+        found = _own(draft, quote, whens.find(quote, said), said)
+        if found:
+            value = _without_times(draft, value, found)
+            if value.split(" ")[0].lower() in _OPENS and draft.kind != PLAN:
+                return None  # "went with | to save time": what it was is gone
+            when = _dated(draft, found, said, when)
+    value = draft.prefix * bool(value) + " ".join(value.split())
+    if text[max(0, draft.first - 5) : draft.first].lower() == "this ":  # "this amazing woman"
+        value = f"{'an' if value[:1].lower() in 'aeiou' else 'a'} {value}"
+    if not value or _RELATIVE.search(value) is not None:
+        return None
+    told = sentence(draft.subject, draft.attribute, value, when, ended=draft.ended)
+    return Claim(
+        subject=draft.subject,
+        attribute=draft.attribute,
+        value=value,
+        sentence=told,
+        start=draft.start,
+        end=draft.end,
+        when=when,
+        certain=draft.certain,
+        outright=draft.outright,
+    )
+
+
+def _default(draft: Draft, said: date | None) -> When:
+    """Return when a claim without a date is so: it was by the day it was said."""
+    day = said.isoformat() if said else ""
+    if draft.ended or draft.kind == EVENT:
+        return When("", day, "", day)
+    return When("", day)
+
+
+def _without_times(draft: Draft, value: str, found: Sequence[whens.Found]) -> str:
+    """Return a value without the time phrases that stand in it; the claim's dates hold them."""
+    if draft.value or draft.attribute in ("birthday", "age", "deadline"):
+        return value
+    offset = draft.start - draft.first
+    for one in reversed(found):
+        start, end = one.start + offset, one.end + offset
+        if start <= 0 and end >= len(value):
+            return ""  # "playing for | four months"
+        if 0 <= start < len(value) < end:
+            value = _trimmed(value[:start])  # "on September 9 |, 2024"
+            continue
+        if start < 0 or end > len(value) or value[end : end + 2] in ("'s", "’s", "s "):
+            continue
+        if not value[:start].strip() and not value[end:].strip():
+            return ""
+        bare = value[start:end].strip().isdigit()
+        last = not value[end:].strip(" ,.")
+        if bare and not last:
+            continue
+        value = _trimmed(value[:start]) if last else value[:start] + value[end:].lstrip(" ,")
+    return value
+
+
+def _trimmed(value: str) -> str:
+    while (match := _LAST_WORD.search(value)) and match[1].lower() in _DANGLING:
+        value = value[: match.start()]
+    return value.rstrip(" ,;:–-")
+
+
+def _own(
+    draft: Draft, quote: str, found: Sequence[whens.Found], said: date | None
+) -> list[whens.Found]:
+    """Return the time phrases that date the claim, not something within its value."""
+    first, last = draft.first - draft.start, draft.last - draft.start
+    own = [
+        one
+        for one in found
+        if _VERSION.match(quote, one.start) is None
+        and not _modifies(quote, one, first, last)
+        and _dates(draft, one, said)
+        and (one.kind != "until" or _UNTIL.match(quote, one.start) is not None)
+        and _beside(quote, one, last)
+    ]
+    if len({one.when for one in own}) > 1:
+        return [one for one in own if one.start >= first][:1] or own[:1]
+    return own
+
+
+def _dates(draft: Draft, one: whens.Found, said: date | None) -> bool:
+    """Tell whether a phrase of this kind may date a claim of this kind."""
+    if draft.kind != EVENT:
+        return True
+    return one.kind in ("at", "span") and not (draft.perfect and _over(one, said))
+
+
+def _beside(quote: str, one: whens.Found, last: int) -> bool:
+    """Tell whether a phrase behind the value still belongs to its verb."""
+    between = quote[last : one.start].split() if one.start >= last else []
+    return len(between) <= 3 and _INSIDE.isdisjoint(word.lower() for word in between)
+
+
+def _over(one: whens.Found, said: date | None) -> bool:
+    day = said.isoformat() if said else ""
+    return one.kind == "at" and bool(one.when.to_last) and (not day or one.when.to_last < day)
+
+
+def _modifies(quote: str, one: whens.Found, first: int, last: int) -> bool:
+    """Tell "photos from last summer", whose date is not that of the claim."""
+    if quote[one.end : one.end + 2] in ("'s", "’s"):
+        return True
+    if not first <= one.start < last:
+        return False
+    if one.kind == "at" and _MODIFYING.match(quote, one.start) is not None:
+        return True
+    after = _NEXT.match(quote, one.end, last)
+    if after is not None and after[1].lower() not in _JOINS and not after[1].endswith("ing"):
+        return True
+    before = quote[first : one.start]
+    return _MODIFIES.search(before) is not None or _RELATIVE_CLAUSE.search(before) is not None
+
+
+def _dated(draft: Draft, found: Sequence[whens.Found], said: date | None, default: When) -> When:
+    """Return when a claim is so, by its time phrase."""
+    one, day = found[0].when, said.isoformat() if said else ""
+    if draft.ended:
+        ends = one.to_first or one.from_first, one.to_last or one.from_last
+        return When("", "", *ends) if found[0].kind in ("at", "until", "since") else default
+    if draft.kind == EVENT:
+        if found[0].kind not in ("at", "span") or (day and one.from_first > day):
+            return default
+        return _no_later(one, day)
+    if said and one.from_first and not _soon(one.from_first, said):
+        return default  # "on May 22", told on June 1: the year is a guess
+    if found[0].kind == "for" and draft.kind != PLAN:
+        return When(one.from_first, one.from_last)
+    if found[0].kind == "at" and (one.to_last < day or one.from_first <= day < one.to_last):
+        return default  # so now, and a day that is over: of another year, or of something else
+    return one
+
+
+def _soon(day: str, said: date) -> bool:
+    return (date.fromisoformat(day) - said).days < HALF_A_YEAR
+
+
+def _no_later(when: When, day: str) -> When:
+    """Return when something was that is told on ``day``: by then."""
+    if not day:
+        return when
+    last = min(when.to_last or day, day)
+    return When(when.from_first, min(when.from_last or day, day), when.to_first, last)
+
+
+__all__ = ["READS", "read"]

@@ -1,0 +1,810 @@
+"""What left the window: summaries made ahead of need, and the turns that a question needs back.
+
+A conversation is cut into blocks of whole exchanges. A block is summarised as soon as so much was
+said after it that it will leave the window next, so that its summary is there when it does. The
+lines of all blocks together, the most telling of them, are the rolling summary of a prompt.
+
+Promises: blocks depend on the turns and the settings alone, so made one by one or all at once they
+are the same. A line rests on messages that are named, and its names, numbers and dates stand in
+them; what a model words otherwise is left out, and where nothing is left, sentences stand as they
+were said. Only a model of this machine words anything. No message is changed.
+Refuses to know: how a prompt is composed, when a job runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import apsw
+import numpy as np
+from numpy.typing import NDArray
+
+from knowme import archive, memory, sessions
+from knowme.compress import WHO, Summary, shorten, summarise
+from knowme.context import (
+    PER_MESSAGE,
+    Budgets,
+    Turn,
+    exchanges,
+    rolled,
+    sources_of,
+    summary_room,
+)
+from knowme.dates import days_of
+from knowme.db import rows, value
+from knowme.errors import ModelError, NotFoundError
+from knowme.fuse import Candidates, Weights, fuse
+from knowme.gate import uncovered
+from knowme.layout import DAY_MS
+from knowme.search import DATE_FADE_DAYS
+from knowme.sessions import SOURCE, Session
+from knowme.times import now_ms
+from knowme.types import ChatMessage, Hit, Options
+from knowme.wire import estimate_tokens
+from knowme.words import content_words, stem, stems, unspaced_pieces, words
+
+if TYPE_CHECKING:
+    from knowme.home import Home
+    from knowme.seams import Vectors
+    from knowme.settings import Settings
+
+Tell = Callable[[int, int, str], None]
+EXTRACTIVE = "extractive"
+LARGE = 1_000_000_000
+"""Parameters from which on a model words summaries by itself (context.summaries: auto)."""
+SHARE = 3
+"""A block is shortened to a third of its tokens, at most."""
+LONGEST_TURN = 400
+"""Tokens of one turn that a model reads; of a longer one it reads the beginning."""
+LONGEST_LINE = 60
+COVERED = 0.5
+"""The least share of a line's words (stems) that its turns must have."""
+MOST_LINES = 6
+ANSWER_TOKENS = 400
+EVERY = 1 << 40
+
+
+class Sizes(NamedTuple):
+    """Tokens: of a block, of what must have been said after it, of the rolling summary's text."""
+
+    block: int
+    after: int
+    rolling: int
+
+
+class Block(NamedTuple):
+    """Whole exchanges that are summarised together: the messages with from_seq < seq <= upto."""
+
+    from_seq: int
+    turns: tuple[Turn, ...]
+
+    @property
+    def upto(self) -> int:
+        """Return the seq of its last message."""
+        return self.turns[-1].seq
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The summary of a block, the rolling one up to it, and who worded it."""
+
+    block: Block
+    summary: Summary
+    rolling: Summary
+    model: str
+    embedder: str = ""
+    vectors: bytes | None = None
+
+
+def sizes(settings: Settings, window: int) -> Sizes | None:
+    """Return the sizes for a window of so many tokens; None where no summaries are wanted."""
+    ask, context = settings.ask, settings.context
+    if not {"recent", "summary"} <= set(context.strategies):
+        return None
+    fit = Budgets(
+        window,
+        system=ask.system_tokens,
+        memory=context.memory_tokens if "memory" in context.strategies else 0,
+        recalled=ask.recalled_tokens,
+        question=ask.question_tokens,
+        history=ask.history_tokens,
+        summary=context.summary_tokens,
+        answer=settings.engine.max_tokens,
+    ).fitted()
+    room = summary_room(fit.rolling, estimate_tokens)
+    turns = fit.history - fit.rolling
+    return Sizes(max(1, turns // 4), turns // 2, room) if room > 0 else None
+
+
+def due(conn: apsw.Connection, conversation_id: int, found: Sizes | None) -> bool:
+    """Tell, at the cost of one look, whether a block of this conversation may wait for a summary.
+
+    ``found`` are the ``sizes`` of the primary model's window. The job finds out exactly.
+    """
+    if found is None:
+        return False
+    upto = value(
+        conn,
+        "SELECT coalesce(max(upto_seq), -1) FROM summaries WHERE conversation_id = ?",
+        (conversation_id,),
+    )
+    letters, many = rows(
+        conn,
+        "SELECT coalesce(sum(length(plain(text))), 0), count(*) FROM messages"
+        " WHERE conversation_id = ? AND seq > ? AND retired_ms IS NULL",
+        (conversation_id, upto),
+    )[0]
+    return bool(letters * 10 // 36 + many * PER_MESSAGE >= found.block + found.after)
+
+
+def blocks(turns: Sequence[Turn], found: Sizes, from_seq: int, anchor_seq: int) -> list[Block]:
+    """Return the blocks of these turns that have left the window, or will next.
+
+    ``turns`` are those after ``from_seq``, which ends a block or is -1. Each block ends with the
+    exchange that fills it.
+    """
+    every = exchanges(turns)
+    cost = [sum(estimate_tokens(turn.text) + PER_MESSAGE for turn in each) for each in every]
+    left = sum(cost)
+    made: list[Block] = []
+    taken: list[Turn] = []
+    size = 0
+    for exchange, tokens in zip(every, cost, strict=True):
+        taken += exchange
+        size += tokens
+        left -= tokens
+        if left < found.after and exchange[-1].seq > anchor_seq:
+            break
+        if size >= found.block:
+            made.append(Block(from_seq, tuple(taken)))
+            from_seq, taken, size = taken[-1].seq, [], 0
+    return made
+
+
+# --- made ahead ---------------------------------------------------------------------------------
+
+
+def ahead(home: Home, conversation: str) -> int:
+    """Summarise the blocks of a conversation that will leave the window next, or have left it.
+
+    Returns how many. Raises ModelError where a model words them and cannot now: the job tries
+    again, and what leaves meanwhile is summarised as it was said.
+    """
+    return sum(1 for _ in _catching_up(home, conversation))
+
+
+def _catching_up(home: Home, conversation: str, anchor_seq: int | None = None) -> Iterator[Made]:
+    """Make what is due and store each, in an own transaction; what is done stays done."""
+    found = sizes(home.settings, _window(home))
+    with home.db.read() as conn:
+        number = archive.find_conversation(conn, SOURCE, conversation)
+        if found is None or number is None:
+            return
+        upto, before = _last(conn, number)
+        anchor = _anchor(conn, number) if anchor_seq is None else anchor_seq
+        due_now = blocks(_turns(conn, number, upto), found, upto, anchor)
+    for made in _derive(home, due_now, before, found):
+        if not home.db.write(lambda conn, made=made: _put(conn, number, conversation, made)):  # type: ignore[misc]
+            return  # somebody else did it, or some of it is gone: the next job begins from there
+        yield made
+    _embed_again(home, number)
+
+
+def _window(home: Home) -> int:
+    return home.models.state(home.models.primary).context_tokens
+
+
+def _last(conn: apsw.Connection, number: int) -> tuple[int, Summary]:
+    """Return how far the summaries of a conversation reach, and the rolling one up to there."""
+    found = rows(
+        conn,
+        "SELECT upto_seq, rolling, because FROM summaries WHERE conversation_id = ?"
+        " ORDER BY upto_seq DESC LIMIT 1",
+        (number,),
+    )
+    if not found:
+        return -1, Summary()
+    return int(found[0][0]), sessions.kept_summary(conn, found[0][1], found[0][2])
+
+
+def _anchor(conn: apsw.Connection, number: int) -> int:
+    found = value(conn, "SELECT max(anchor_seq) FROM sessions WHERE conversation_id = ?", (number,))
+    return -1 if found is None else int(found)
+
+
+def _turns(conn: apsw.Connection, number: int, after_seq: int) -> list[Turn]:
+    said = archive.last_messages(conn, number, EVERY, after_seq)
+    return sessions.classed(conn, [each for each in said if each.text.strip()])
+
+
+def _derive(home: Home, due_now: Sequence[Block], before: Summary, found: Sizes) -> Iterator[Made]:
+    """Yield the summary of each block and the rolling one, one after the other."""
+    writer = _writer(home)
+    for block in due_now:
+        summary, model = None, EXTRACTIVE
+        if writer:
+            with home.db.read() as conn:
+                days = _days(conn, block)
+            summary, model = _worded(home, writer, block, days)
+        if summary is None:
+            summary = summarise(_spoken(block), found.block // SHARE, estimate_tokens)
+            model = EXTRACTIVE
+        both = Summary(
+            "\n".join(filter(None, (before.text, summary.text))), before.because + summary.because
+        )
+        before = summarise((), found.rolling, estimate_tokens, both)
+        yield Made(block, summary, before, model, *_embedded(home, block))
+
+
+def _embedded(home: Home, block: Block) -> tuple[str, bytes | None]:
+    """Return whose vectors of the block's turns, and these; none where no embedder is here.
+
+    The turns may not leave this machine for that.
+    """
+    if home.embeds_away():
+        return "", None
+    try:
+        space, embedder = home.serving()
+        if space is None or embedder is None:
+            return "", None
+        turns = _spoken(block)
+        texts = [memory.passage(turn.role, "", turn.text) for turn in turns]
+        made = np.zeros(len(turns), _packed(space.dims))
+        made["id"] = [turn.message_id for turn in turns]
+        made["vector"] = embedder.embed(texts, "document")
+        return space.fingerprint, made.tobytes()
+    except ModelError:  # words alone must do
+        return "", None
+
+
+def _embed_again(home: Home, number: int, most: int = 64) -> None:
+    """Embed the turns of blocks that have another embedder's vectors, or none; the newest first."""
+    space, _ = home.serving()
+    if space is None:
+        return
+    with home.db.read() as conn:
+        old = rows(
+            conn,
+            "SELECT id, from_seq, upto_seq FROM summaries WHERE conversation_id = ?"
+            " AND embedder <> ? ORDER BY upto_seq DESC LIMIT ?",
+            (number, space.fingerprint, most),
+        )
+        since = min((row[1] for row in old), default=0)
+        said = _turns(conn, number, since) if old else []
+    for row, after, upto in old:
+        turns = tuple(turn for turn in said if after < turn.seq <= upto)
+        given = (*_embedded(home, Block(after, turns)), row)
+        home.db.write(
+            lambda conn, given=given: conn.execute(  # type: ignore[misc]
+                "UPDATE summaries SET embedder = ?, vectors = ? WHERE id = ?", given
+            )
+        )
+
+
+def _spoken(block: Block) -> list[Turn]:
+    return [turn for turn in block.turns if turn.role in WHO]
+
+
+def _put(conn: apsw.Connection, number: int, conversation: str, made: Made) -> bool:
+    """Store a block's summary, searchable.
+
+    False where somebody else has done it meanwhile, or where a message of it was forgotten.
+    """
+    block = made.block
+    if not _all_there(conn, block):
+        return False
+    conn.execute(
+        "INSERT OR IGNORE INTO summaries(conversation_id, from_seq, upto_seq, text, rolling,"
+        " because, model, made_ms, embedder, vectors) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            number, block.from_seq, block.upto, made.summary.text, made.rolling.text,
+            json.dumps(made.rolling.because), made.model, now_ms(), made.embedder, made.vectors,
+        ),
+    )  # fmt: skip
+    if not conn.changes():
+        return False
+    ids = made.summary.messages
+    if made.summary.text and ids:
+        last = archive.messages(conn, [block.turns[-1].message_id])[block.turns[-1].message_id]
+        name = uid(conversation, last.external_id)
+        text = made.summary.text
+        memory.put_summary_item(conn, name, text, ids, number, block.upto, last.at_ms, SOURCE)
+    return True
+
+
+def _all_there(conn: apsw.Connection, block: Block) -> bool:
+    ids = json.dumps([turn.message_id for turn in block.turns])
+    there = value(
+        conn,
+        "SELECT count(*) FROM messages WHERE retired_ms IS NULL"
+        " AND id IN (SELECT value FROM json_each(?))",
+        (ids,),
+    )
+    return bool(there == len(block.turns))
+
+
+def uid(conversation: str, external_id: str) -> str:
+    """Return the stable name of a block's summary, by the message that ends the block."""
+    name = "\0".join(("summary", SOURCE, conversation, external_id))
+    return hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def rebuild(home: Home, tell: Tell | None = None) -> dict[str, int]:
+    """Make all summaries again from the archive; returns counts: conversations, blocks.
+
+    Each conversation is exchanged in one transaction: stopped in the middle, it has its old ones.
+    """
+    found = sizes(home.settings, _window(home))
+    with home.db.read() as conn:
+        named = rows(conn, "SELECT id, external_id FROM conversations WHERE source = ?", (SOURCE,))
+    counts = {"conversations": 0, "blocks": 0}
+    for done, (number, conversation) in enumerate(named):
+        made: list[Made] = []
+        if found is not None:
+            with home.db.read() as conn:
+                anchor = _anchor(conn, number)
+                due_now = blocks(_turns(conn, number, -1), found, -1, anchor)
+            made = list(_derive(home, due_now, Summary(), found))
+        home.db.write(lambda conn, n=number, c=conversation, m=made: _exchange(conn, n, c, m))  # type: ignore[misc]
+        counts["conversations"] += bool(made)
+        counts["blocks"] += len(made)
+        if tell is not None:
+            tell(done + 1, len(named), "summaries")
+    return counts
+
+
+def _exchange(conn: apsw.Connection, number: int, conversation: str, made: Sequence[Made]) -> None:
+    """Put new summaries in the place of the old; items that stay keep their vectors."""
+    if not all(_all_there(conn, each.block) for each in made):
+        return  # something was forgotten meanwhile, and what rests on it with it
+    conn.execute("DELETE FROM summaries WHERE conversation_id = ?", (number,))
+    for each in made:
+        _put(conn, number, conversation, each)
+    _drop_items(conn, number)
+
+
+def _drop_items(conn: apsw.Connection, number: int) -> None:
+    """Drop the items of summaries that are no more."""
+    gone = rows(
+        conn,
+        "SELECT id FROM items i WHERE kind = 'summary' AND conversation_id = ?1 AND NOT EXISTS"
+        " (SELECT 1 FROM summaries s WHERE s.conversation_id = ?1 AND s.upto_seq = i.seq)",
+        (number,),
+    )
+    memory.drop_summary_items(conn, [row[0] for row in gone])
+
+
+# --- now ----------------------------------------------------------------------------------------
+
+KEPT = 2
+"""Exchanges that stay as they are when a person has a conversation compressed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compressed:
+    """What compressing did: turns that stand in the window, and tokens with the summary."""
+
+    conversation: str
+    turns_before: int
+    turns_after: int
+    tokens_before: int
+    tokens_after: int
+    blocks: int
+    summary: str
+
+
+def compress_now(home: Home, conversation: str = "") -> Compressed:
+    """Let all turns but the last few leave the window now; "" is the conversation used last.
+
+    Raises NotFoundError, ModelError.
+    """
+    found = sizes(home.settings, _window(home))
+    with home.db.read() as conn:
+        listed = [] if conversation else sessions.listed(conn, 1)
+        conversation = conversation or (str(listed[0]["id"]) if listed else "")
+        session = sessions.load(conn, conversation, EVERY)
+    if not session.id:
+        told = f"There is no conversation {conversation!r}." if conversation else "Nothing is said."
+        raise NotFoundError(told, "Those that there are: knowme chat, then /list")
+    every = exchanges(session.turns)
+    before = _weight(session.earlier, session.turns)
+    many = len(session.turns)
+    fallen = [turn for each in every[:-KEPT] for turn in each]
+    if found is None or not fallen:
+        return Compressed(conversation, many, many, before, before, 0, session.summary)
+    anchor = fallen[-1].seq
+    made = sum(1 for _ in _catching_up(home, conversation, anchor))
+    with home.db.read() as conn:
+        session = sessions.load(conn, conversation, EVERY)
+    summary = rolled(session.earlier, fallen, session.ready, found.rolling, estimate_tokens)
+    left = [turn for turn in session.turns if turn.seq > anchor]
+    home.db.write(
+        lambda conn: sessions.moved(
+            conn, session.id, anchor_seq=anchor, summary=summary, at_ms=now_ms()
+        )
+    )
+    return Compressed(
+        conversation, many, len(left), before, _weight(summary, left), made, summary.text
+    )
+
+
+def _weight(summary: Summary, turns: Sequence[Turn]) -> int:
+    return estimate_tokens(summary.text) + sum(
+        estimate_tokens(turn.text) + PER_MESSAGE for turn in turns
+    )
+
+
+# --- a model words it ---------------------------------------------------------------------------
+
+
+def _writer(home: Home) -> str:
+    """Return the role of the model of this machine that words summaries; "" where none does."""
+    how = home.settings.context.summaries
+    if how == EXTRACTIVE:
+        return ""
+    near = [
+        state for state in home.models.states()
+        if state.local and state.engine != "echo" and (how == "model" or state.parameters >= LARGE)
+    ]  # fmt: skip
+    near.sort(key=lambda state: (state.role != home.models.primary, -state.parameters))
+    return near[0].role if near else ""
+
+
+def _days(conn: apsw.Connection, block: Block) -> dict[int, date | None]:
+    """Return the day on which each message of a block was said."""
+    said = archive.messages(conn, [turn.message_id for turn in block.turns])
+    return {
+        number: None
+        if each.at_ms is None
+        else datetime.fromtimestamp(each.at_ms / 1000, UTC).date()
+        for number, each in said.items()
+    }
+
+
+def _worded(
+    home: Home, role: str, block: Block, days: Mapping[int, date | None]
+) -> tuple[Summary | None, str]:
+    """Let a model word a block; None where nothing of it can be borne out by the turns."""
+    turns = _spoken(block)
+    told = "\n".join(
+        f"[{n}] {WHO[turn.role]}: {_cut(turn.text)}" for n, turn in enumerate(turns, 1)
+    )
+    messages = (ChatMessage("system", _prompt()), ChatMessage("user", told))
+    schema = {
+        "type": "object", "required": ["lines"], "additionalProperties": False,
+        "properties": {"lines": {"type": "array", "maxItems": MOST_LINES, "items": {
+            "type": "object", "required": ["turns", "text"], "additionalProperties": False,
+            "properties": {
+                "turns": {"type": "array", "minItems": 1, "maxItems": 3,
+                          "items": {"type": "integer", "minimum": 1, "maximum": len(turns)}},
+                "text": {"type": "string", "maxLength": 240},
+            },
+        }}},
+    }  # fmt: skip
+    options = Options(max_tokens=ANSWER_TOKENS, temperature=0.0, seed=0, json_schema=schema)
+    said, model = asyncio.run(_said(home, role, messages, options))
+    kept = borne_out(said, turns, days, (home.settings.name,))
+    return (kept if kept.text else None), model
+
+
+def _cut(text: str) -> str:
+    return shorten(" ".join(text.split()), LONGEST_TURN, estimate_tokens)
+
+
+async def _said(
+    home: Home, role: str, messages: Sequence[ChatMessage], options: Options
+) -> tuple[str, str]:
+    said = ""
+    async with home.models.use(role) as engine:
+        if not engine.local:  # what is known before it is built may be wrong
+            return "", ""
+        async with aclosing(engine.stream(messages, options)) as chunks:  # type: ignore[type-var]
+            async for chunk in chunks:
+                said += chunk.text
+        return said, engine.model
+
+
+def borne_out(
+    said: str, turns: Sequence[Turn], days: Mapping[int, date | None], allowed: Sequence[str] = ()
+) -> Summary:
+    """Return what a model said of these turns, as far as they bear it out.
+
+    A line stays when the turns that it names have its names, numbers and dates, and at least half
+    of its words; ``allowed`` names may stand in it anyway. What is no JSON of the right form is
+    nothing.
+    """
+    lines: list[str] = []
+    because: list[tuple[int, ...]] = []
+    for numbers, text in _lines_of(said, len(turns)):
+        mine = [turns[n - 1] for n in numbers]
+        quote = "\n".join(turn.text for turn in mine)
+        own = stems(text) - _OF_TURNS
+        covered = len(own & {stem(word) for word in words(quote)}) >= COVERED * len(own)
+        day = days.get(mine[0].message_id)
+        if not own or not covered or uncovered(text, quote, day, (*allowed, *WHO.values())):
+            continue
+        line = f"- {WHO[mine[0].role]}: {shorten(text, LONGEST_LINE, estimate_tokens)}"
+        if line not in lines:
+            lines.append(line)
+            because.append(tuple(turn.message_id for turn in mine))
+    return Summary("\n".join(lines), tuple(because))
+
+
+_OF_TURNS = frozenset(stem(word) for each in WHO.values() for word in words(each))
+
+
+def _lines_of(said: str, many: int) -> list[tuple[list[int], str]]:
+    """Read (numbers of turns, text) from a model's JSON; what is not of that form is left out."""
+    try:
+        told: Any = json.loads(said)["lines"]
+        return [
+            (numbers, text)
+            for line in told
+            if (text := " ".join(str(line["text"]).split()).strip("-*• "))
+            and (numbers := list(dict.fromkeys(int(n) for n in line["turns"])))
+            and all(1 <= n <= many for n in numbers)
+        ]
+    except (ValueError, LookupError, TypeError):
+        return []
+
+
+@lru_cache(maxsize=1)
+def _prompt() -> str:
+    return (files("knowme") / "prompts" / "summary.md").read_text("utf-8").strip()
+
+
+# --- the turns that a question needs back -------------------------------------------------------
+
+DETAILS = 64
+"""Turns that are offered, at most: the budget of what is recalled decides how many are shown."""
+K1, B = 1.2, 0.75
+WEIGHTS = Weights(answer_penalty=0.0)
+"""As for what is recalled, but here an answer counts for what it says, as any turn does."""
+LETTERS_A_WORD = 6
+
+
+class _Said(NamedTuple):
+    id: int
+    seq: int
+    role: str
+    at_ms: int | None
+    text: str
+
+
+def detail(
+    conn: apsw.Connection,
+    session: Session,
+    question: str,
+    budget: int,
+    meaning: tuple[Vectors, memory.Space] | None = None,
+    at_ms: int | None = None,
+    limit: int = DETAILS,
+) -> list[Hit]:
+    """Return the turns of this conversation that have left the window and bear on the question.
+
+    The assistant's, too, which ordinary recall does not hold. Best first, ranked as recall ranks
+    (``fuse``): their words by Okapi BM25 (Robertson et al. 1994) over this conversation, their day,
+    and their meaning where their block has been embedded. ``meaning`` is the question's vector
+    (dims,) with its space, None: words alone; ``at_ms`` is when it is asked ("last week").
+    ``budget`` are the tokens that turns have in the window: what is in it is left out, but for
+    turns that may fall with this very question. ``metadata`` of a hit: ``turn``, its class, and
+    ``rests_on``, the sources of memory that it may repeat (see ``sessions.classed``).
+    """
+    upto = _gone(session, budget)
+    asked = _terms(question)
+    if upto < 0 or not asked:
+        return []
+    said = _left(conn, session.id, upto)
+    if not said:
+        return []
+    table, mean = _table(conn, session.id, said, asked, meaning)
+    table.dated = _dated(said, question, now_ms() if at_ms is None else at_ms)
+    scores = fuse(table, WEIGHTS, mean, vectors=not bool(np.isnan(table.cosine).all()))
+    own = set(asked)
+    best: list[tuple[float, _Said]] = []
+    for at in np.argsort(-scores.total, kind="stable").tolist():
+        if len(best) == limit or scores.total[at] <= 0:
+            break
+        again = said[at].text.rstrip().endswith(("?", "？")) and stems(said[at].text) <= own
+        if not again:  # the same question, asked before, tells nothing
+            best.append((float(scores.total[at]), said[at]))
+    return _as_hits(conn, session, best)
+
+
+def _gone(session: Session, budget: int) -> int:
+    """Return the seq up to which turns have left the window or may now; -1: none has."""
+    full = half = 0
+    for turn in reversed(session.turns):
+        full += estimate_tokens(turn.text) + PER_MESSAGE
+    if full > budget:  # what falls now leaves half of it, or less
+        for turn in reversed(session.turns):
+            half += estimate_tokens(turn.text) + PER_MESSAGE
+            if half > budget // 2:
+                return max(session.anchor_seq, turn.seq)
+    return session.anchor_seq
+
+
+def _terms(question: str) -> list[str]:
+    stemmed = [stem(word) for word in content_words(question)]
+    return list(dict.fromkeys((*stemmed, *unspaced_pieces(question))))
+
+
+def _left(conn: apsw.Connection, number: int, upto: int) -> list[_Said]:
+    found = rows(
+        conn,
+        "SELECT id, seq, role, at_ms, plain(text) FROM messages WHERE conversation_id = ?"
+        " AND seq <= ? AND retired_ms IS NULL AND role IN ('user', 'assistant') ORDER BY seq, id",
+        (number, upto),
+    )
+    return [_Said(*row) for row in found if row[4].strip()]
+
+
+def _table(
+    conn: apsw.Connection,
+    number: int,
+    said: Sequence[_Said],
+    asked: Sequence[str],
+    meaning: tuple[Vectors, memory.Space] | None,
+) -> tuple[Candidates, float]:
+    """Lay out all turns for ``fuse``; returns them with the question's mean cosine to them."""
+    many = len(said)
+    cosine, mean = np.full(many, np.nan, np.float32), 0.0
+    if meaning is not None:
+        ids, vectors = _vectors(conn, number, meaning[1])
+        place = {each.id: at for at, each in enumerate(said)}
+        near = vectors @ meaning[0]
+        for message, value_ in zip(ids.tolist(), near.tolist(), strict=True):
+            if message in place:
+                cosine[place[message]] = value_
+        mean = float(near.mean()) if near.size else 0.0
+    length = np.array([len(each.text) / LETTERS_A_WORD for each in said], np.float32)
+    around, between = [], []
+    for step in (-1, 1):
+        passed = np.zeros(many, np.float32)
+        for reach in range(1, WEIGHTS.reach + 1):
+            at = np.arange(many) + step * reach
+            outside = (at < 0) | (at >= many)
+            around.append(np.where(outside, -1, at))
+            between.append(passed)
+            passed = passed + np.where(outside, 0.0, length[np.clip(at, 0, many - 1)])
+    table = Candidates(
+        ids=np.array([each.id for each in said], np.int64),
+        bm25=_bm25(said, asked, length),
+        cosine=cosine,
+        dated=np.zeros(many, np.float32),
+        answers=np.zeros(many, np.bool_),
+        around=np.stack(around).astype(np.int64),
+        between=np.stack(between).astype(np.float32),
+    )
+    return table, mean
+
+
+def _dated(said: Sequence[_Said], question: str, at_ms: int) -> NDArray[np.float32]:
+    """Return how near each turn's day is to the days that the question names, as recall does."""
+    near = np.zeros(len(said), np.float32)
+    days = np.array([np.nan if s.at_ms is None else s.at_ms // DAY_MS for s in said], np.float64)
+    for first, last in days_of(question, datetime.fromtimestamp(at_ms / 1000, UTC).date()):
+        off = np.maximum(np.maximum(first - days, days - last), 0.0)
+        near = np.maximum(near, np.nan_to_num(np.exp(-off / DATE_FADE_DAYS)).astype(np.float32))
+    return near
+
+
+def _bm25(
+    said: Sequence[_Said], asked: Sequence[str], length: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the bm25 of each turn, divided by the weight of all that is asked: about 0 to 2."""
+    many, usual = len(said), max(1.0, float(length.mean()))
+    counted: list[tuple[int, Counter[str]]] = []
+    unspaced = [term for term in asked if unspaced_pieces(term)]
+    # A word begins with its stem: only those that begin with one that is asked are looked at.
+    possible = re.compile(rf"\b(?:{'|'.join(map(re.escape, asked))})\w*")
+    stem_of = lru_cache(maxsize=None)(stem)  # for as long as this question is looked at
+    for at, each in enumerate(said):
+        low = each.text.lower()
+        have = Counter(map(stem_of, possible.findall(low)))
+        have.update({term: low.count(term) for term in unspaced if term in low})
+        if have:
+            counted.append((at, have))
+    scores = np.zeros(many, np.float32)
+    whole = 0.0
+    for term in asked:
+        df = sum(1 for _, have in counted if have[term])
+        weight = math.log(1 + (many - df + 0.5) / (df + 0.5))
+        whole += weight
+        for at, have in counted:
+            if tf := have[term]:
+                norm = K1 * (1 - B + B * float(length[at]) / usual)
+                scores[at] += weight * tf * (K1 + 1) / (tf + norm)
+    return scores / max(whole, 1e-9)
+
+
+def _vectors(
+    conn: apsw.Connection, number: int, space: memory.Space
+) -> tuple[NDArray[np.int64], Vectors]:
+    """Return (ids (n,), vectors (n, dims)) of the turns of a conversation that were embedded."""
+    found = rows(
+        conn,
+        "SELECT vectors FROM summaries WHERE conversation_id = ? AND embedder = ?"
+        " AND vectors IS NOT NULL ORDER BY upto_seq",
+        (number, space.fingerprint),
+    )
+    kept = np.frombuffer(b"".join(row[0] for row in found), _packed(space.dims))
+    return kept["id"].astype(np.int64), kept["vector"].astype(np.float32)
+
+
+def _packed(dims: int) -> np.dtype[Any]:
+    return np.dtype([("id", "<i8"), ("vector", "<f2", (dims,))])
+
+
+def _as_hits(
+    conn: apsw.Connection, session: Session, best: Sequence[tuple[float, _Said]]
+) -> list[Hit]:
+    said = archive.messages(conn, [each.id for _, each in best])
+    ordered = sorted(said.values(), key=lambda message: (message.seq, message.id))
+    turns = {turn.message_id: turn for turn in sessions.classed(conn, ordered)}
+    return [
+        Hit(
+            item_id=0,
+            uid=memory.uid(SOURCE, session.external_id, said[each.id].external_id, 0),
+            kind="message", source=SOURCE, conversation=session.external_id, title="",
+            role=each.role, speaker="", text=turns[each.id].text, at_ms=each.at_ms, score=score,
+            distance=None, why={"note": "said earlier in this conversation"},
+            message_ids=(each.id,), external_ids=(said[each.id].external_id,),
+            metadata={"turn": turns[each.id].cls, "rests_on": list(sources_of(turns[each.id]))},
+        )
+        for score, each in best
+    ]  # fmt: skip
+
+
+def is_detail(hit: Hit) -> bool:
+    """Tell whether a hit is a turn of this very conversation (from ``detail``)."""
+    return "turn" in hit.metadata
+
+
+def was_recalled(hit: Hit) -> bool:
+    """Tell whether recall found it, be it a turn of this conversation or not."""
+    return not is_detail(hit) or bool(hit.metadata.get("recalled"))
+
+
+def merged(hits: Sequence[Hit], details: Sequence[Hit]) -> list[Hit]:
+    """Return what recall found and the turns that came back, best first, each message once.
+
+    By reciprocal rank (Cormack, Clarke, Buettcher 2009): the two scores are not alike. What both
+    found is a turn of this conversation, with the score that recall gave it.
+    """
+    here = {hit.message_ids: hit.metadata for hit in details}
+    ranks: dict[tuple[int, ...], float] = {}
+    by: dict[tuple[int, ...], Hit] = {}
+    for ranked in (hits, details):
+        for rank, hit in enumerate(ranked):
+            ranks[hit.message_ids] = ranks.get(hit.message_ids, 0.0) + 1.0 / (60 + rank)
+            if hit.message_ids in here and hit.message_ids not in by and not is_detail(hit):
+                more = {**hit.metadata, **here[hit.message_ids], "recalled": True}
+                hit = replace(hit, metadata=more)
+            by.setdefault(hit.message_ids, hit)
+    return [by[ids] for ids in sorted(by, key=lambda ids: -ranks[ids])]
+
+
+def resting(conn: apsw.Connection, hits: Sequence[Hit]) -> list[Hit]:
+    """Say of the summaries among the hits which classes of memory their answers rest on."""
+    made: list[Hit] = []
+    for hit in hits:
+        if hit.kind == "summary":
+            said = archive.messages(conn, hit.message_ids).values()
+            answers = sorted((m for m in said if m.role == "assistant"), key=lambda m: m.seq)
+            sources = {s for turn in sessions.classed(conn, answers) for s in sources_of(turn)}
+            hit = replace(hit, metadata={**hit.metadata, "rests_on": sorted(sources)})
+        made.append(hit)
+    return made
