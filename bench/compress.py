@@ -13,7 +13,8 @@ A question is *exact* when every content word of its answer stands in its eviden
 history supports beyond doubt. It keeps its evidence when the words that the prompt shows of that
 evidence (turns, what is recalled, lines of the summary that rest on it) still have them all. For
 all questions: the share whose evidence turns are all shown, and with at least one shown.
-``without_*``: the same with that part left out of what counts.
+``without_*``: the same with that part left out of what counts ("recalled": what ordinary recall
+found; "details": what only the search in this conversation did). Tokens are the packaged model's.
 
 --answers N: N exact questions of each LoCoMo dialogue, about its beginning as far as it fits a full
 window of 8,192, put to the packaged model with the full history and with composed windows. An
@@ -36,7 +37,7 @@ from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from knowme import archive, ask, memory, prompting, sessions, summaries
+from knowme import archive, ask, details, memory, modelstore, prompting, sessions, summaries
 from knowme.context import Budgets, compose
 from knowme.home import Home
 from knowme.questions import is_question, is_small_talk
@@ -211,8 +212,8 @@ def shown(turn: Turn) -> dict[str, dict[int, str]]:
         if each.text in said or any(text and each.text.startswith(text[:-4]) for text in said):
             parts["turns"][each.message_id] = each.text
     for hit in turn.context.used:
-        kind = "summary" if hit.kind == "summary" else (
-            "details" if summaries.is_detail(hit) else "recalled")  # fmt: skip
+        own = "recalled" if details.was_recalled(hit) else "details"
+        kind = "summary" if hit.kind == "summary" else own
         for message in hit.message_ids:
             parts[kind][message] = parts[kind].get(message, "") + "\n" + hit.text
     head = turn.context.messages[0].content
@@ -279,11 +280,13 @@ def measure(
             filled(Path(folder), dialogue, embedder) as ids,
         ):
             asked = questions(dialogue, ids)
-            full.add("tokens", sum(estimate_tokens(turn["text"]) for turn in dialogue.turns))
             full.add("turns", len(dialogue.turns))
             for window in windows:
                 with Home.open(Path(folder) / "home", settings(window, embedder)) as home:
                     moved(home, window)
+                    if window == windows[0]:
+                        count = home.models.engine(home.models.primary).count_tokens
+                        full.add("tokens", sum(count(turn["text"]) for turn in dialogue.turns))
                     began = time.perf_counter()
                     for question in asked:
                         tally(tallies[window], home, question, verbose and window == 4096)
@@ -412,7 +415,8 @@ def main() -> None:
     }  # fmt: skip
     if options.answers:
         small = [window for window in windows if window < FULL_WINDOW]
-        made["answers"] = answers(options.shared, options.answers, small, options.embedder)
+        told = answers(options.shared, options.answers, small, options.embedder)
+        made["answers"] = {"model": modelstore.DEFAULT_CHAT, **told}
     print(json.dumps({"bench": "compress", "embedder": options.embedder, **made}))
 
 

@@ -94,18 +94,47 @@ _LISTED = (
     *_many("people", "has family=have"),
     *_many("preferences", "likes=like", "dislikes=dislike", "prefers=prefer"),
     *_many("preferences", "is interested in=be interested in", "does not eat=not eat"),
-    *_many("preferences", "does not drink=not drink", "diet=be", "eats=eat", "drinks=drink", "reads=read"),
+    *_many(
+        "preferences",
+        "does not drink=not drink",
+        "diet=be",
+        "eats=eat",
+        "drinks=drink",
+        "reads=read",
+    ),
     *_many("preferences", "avoids=avoid", "hobby", "collects=collect"),
     *_one("work", "employer=work at", "salary", "major", "school=study at"),
     *_many("work", "occupation=be", "works in=work in", "works on=work on", "uses=use"),
-    *_many("work", "studies=study", "degree", "skill=be good at", "works with=work with"),
+    *_many(
+        "work",
+        "studies=study",
+        "degree",
+        "skill=be good at",
+        "project",
+        "thesis",
+        "university",
+        "works with=work with",
+    ),
     *_many("work", "does not use=not use", "business", "runs=run", "teaches=teach"),
     *_many("context", "owns=own", "has=have", "plans to=plan to", "plans=plan"),
-    *_many("context", "wants to=want to", "hopes to=hope to", "decided", "goal", "dream"),
-    *_many("context", "wants=want", "is learning=be learning", "habit", "looks forward to"),
+    *_many(
+        "context",
+        "wants to=want to",
+        "needs to=need to",
+        "hopes to=hope to",
+        "decided",
+        "goal",
+        "dream",
+    ),
+    *_many(
+        "context", "decision", "wants=want", "is learning=be learning", "habit", "looks forward to"
+    ),
+    *_many("context", "car", "bike", "laptop", "phone", "address", "instrument"),
+    *_one("context", "time zone", "shoe size"),
+    *_many("health", "diagnosis", sensitive=("health",)),
     *_one("context", "bank", "budget", "deadline", "rent", "weight goal"),
     *_one("communication", "answer language", "answer length", "call me", "units", "tone"),
-    *_many("communication", "answers", "avoid in answers"),
+    *_many("communication", "answers", "avoid in answers", "rule"),
     *_many("health", "allergy=be allergic to", sensitive=("health",)),
     *_many("health", "condition=have", "medication=take", sensitive=("health",)),
     *_one("health", "blood type", "weight", sensitive=("health",)),
@@ -118,6 +147,11 @@ ATTRIBUTES: Mapping[str, Attribute] = MappingProxyType(
 )
 """The canonical attributes by name."""
 
+_SHARED = frozenset(
+    """standup stand-up golive go-live launch release kickoff kick-off wedding moving due start end
+    move-in deadline with com con mit casamento mudança boda mudanza hochzeit umzug""".split()
+)
+"""What there is one of, so that a newer date moves it: "the launch", "the one-on-one with Ana"."""
 _ARTICLE = re.compile(
     r"^(?:(?:the|an?|some|my|our|o|os|as|uma?|uns|umas|el|la|los|las|un[oa]?s?|der|die|das|den|dem"
     r"|eine[nmrs]?|ein|meine?[nmr]?|meus?|minhas?|mis?)\s+)+(?=\S)"
@@ -158,6 +192,8 @@ def attribute(name: str) -> Attribute:
         inner = attribute(what)
         section = inner.section if inner.section == "events" else "people"
         return Attribute(name, section, inner.single, inner.sensitive, inner.verb)
+    if name.startswith("date of "):
+        return Attribute(name, "context", not _SHARED.isdisjoint(name.split()))
     if name.startswith("favourite "):
         return Attribute(name, "preferences", True)
     return Attribute(name, "events")
@@ -209,6 +245,8 @@ _PHRASES = {
     "answers": ("want answers:", "wants answers:"),
     "avoid in answers": ("do not want in answers:", "does not want in answers:"),
     "call me": ("want to be called", "wants to be called"),
+    "rule": ("set the rule:", "sets the rule:"),
+    "units": ("want units to be", "wants units to be"),
     "answer language": ("want answers in", "wants answers in"),
     "answer length": ("want answers to be", "wants answers to be"),
 }
@@ -218,6 +256,8 @@ _PASTS_ALIKE = frozenset("quit put set hit cut hurt split read".split())
 def _told(who: str, whose: str, person: int, name: str, value: str, ended: bool) -> str:
     if name == "event":
         return f"{who} {value}"
+    if name.startswith("date of "):
+        return f"The {name.removeprefix('date of ')} {'was' if ended else 'is'} {value}"
     if name == "age" and value.isdigit():
         return f"{who} {_be(person, ended)} {value} years old"
     known = attribute(name)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from knowme.inbox import Doubt
 
 HISTORY = "chat_history"
+LISTED = 20
+"""Conversations that /list shows."""
 
 
 @dataclass
@@ -202,6 +204,20 @@ class Talk:
         choices = "new, old, both or neither" if doubt.against is not None else "new or neither"
         say(dim(f"  /inbox {choices}"))
 
+    def held(self, rest: str) -> None:
+        """The conversations held here, the last first: knowme chat --continue ID goes on."""
+        del rest
+        from knowme import sessions
+
+        with self.home.db.read() as conn:
+            held = sessions.listed(conn, LISTED)
+        for each in held:
+            used = str(each["last"] or "")[:10]
+            told = f"  {used}  {each['id']}  {console.short(each['title'] or '', 50)}"
+            say(f"{told}  {dim(console.many(each['turns'], 'turn'))}")
+        if not held:
+            console.note("None was held yet.")
+
     def help(self, rest: str) -> None:
         """This list."""
         del rest
@@ -222,6 +238,7 @@ COMMANDS: dict[str, Callable[[Talk, str], None]] = {
     "sources": Talk.sources,
     "search": Talk.search,
     "new": Talk.new,
+    "list": Talk.held,
     "model": Talk.model,
     "cloud": Talk.cloud,
     "local": Talk.local,

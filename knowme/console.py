@@ -54,7 +54,7 @@ def note(text: str = "") -> None:
 
 def error(message: str, hint: str = "") -> None:
     """Print what went wrong, and the command that mends it."""
-    note(f"{bad('error:')} {clean(message)}")
+    note(f"{bad('error:')} {' '.join(clean(message).split())}")
     if hint:
         note(f"  mend: {clean(hint.removeprefix('Run: '))}")
 
@@ -211,7 +211,7 @@ def reason(why: Mapping[str, float | str]) -> str:
     said = []
     for name, value in why.items():
         if not isinstance(value, (int, float)):
-            said.append(f"{name} {value}")
+            said.append(f"{name} “{value}”" if name == "fact" else f"{name} {value}")
         elif round(value, 2):  # what counted for nothing is no reason
             said.append(f"{name} {value:.2f}")
     return clean(", ".join(said))

@@ -255,7 +255,7 @@ def _classes(sections: _Sections, said: Sequence[Turn], used: Sequence[Hit]) -> 
 
 
 def _as_turn(hit: Hit) -> Turn | None:
-    """Return the earlier turn that a hit quotes (see ``summaries.detail``), or None."""
+    """Return the earlier turn that a hit quotes (see ``details.detail``), or None."""
     if "turn" not in hit.metadata:
         return None
     role: Literal["user", "assistant"] = "assistant" if hit.role == "assistant" else "user"

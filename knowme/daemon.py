@@ -128,10 +128,12 @@ def read_job(home: Home, payload: Mapping[str, Any], progress: Progress) -> None
 
 def summarise_job(home: Home, payload: Mapping[str, Any], progress: Progress) -> None:
     """Summarise what will leave a window next; payload: {"conversation": its name}."""
-    from knowme import summaries
+    from knowme import summaries, sync
 
     made = summaries.ahead(home, str(payload["conversation"]))
-    progress.note(1, "summarised" if made else "nothing to do")
+    if made and sync.pending(home) <= made:  # else the embedder is down, or another one is filled
+        structure.embed(home)
+    progress.note(1, f"{made} summarised" if made else "nothing to do")
 
 
 def retention_job(home: Home, payload: Mapping[str, Any], progress: Progress) -> None:

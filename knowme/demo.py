@@ -29,6 +29,9 @@ MARKER = ".knowme-demo"
 AT = datetime(2026, 4, 13, 9, tzinfo=UTC)
 """When the questions are asked: the day after the last word of the story."""
 
+SHOWN = 4
+"""Facts that are printed."""
+
 OWN_DATA = """\
 Now yourself:
   {knowme} init                 makes ~/.knowme and finds ~/.openclaw
@@ -71,6 +74,7 @@ def run(folder: Path) -> None:
         for name, counts in done.items():
             console.print_counts(name, counts, problems=3)
         say(dim(f"  {time.monotonic() - reading:.1f} s"))
+        _learn(home)
         say()
         say(f"Three questions, asked as on {AT:%d %B %Y}:")
         with asyncio.Runner() as runner:
@@ -81,6 +85,28 @@ def run(folder: Path) -> None:
     say(good(f"The whole of it took {time.monotonic() - began:.1f} s on this machine."))
     say()
     say(OWN_DATA.format(knowme=_command(), home=path))
+
+
+def _learn(home: Home) -> None:
+    """Learn facts and the profile, and show some of it: by rules alone, no model is asked."""
+    from knowme import facts, structure
+    from knowme.commands.begin import print_learned
+    from knowme.portrait import read_file
+    from knowme.types import ME
+    from knowme.workspace import PROFILE
+
+    print_learned(structure.catch_up(home))
+    with home.db.read() as conn:
+        found = facts.believed(conn, subject=ME)
+    say()
+    say(bold("$ knowme facts") + dim(f"  (the first {SHOWN} of {len(found)})"))
+    for fact in found[:SHOWN]:
+        say(f"  {console.clean(fact.sentence)}  {dim(f'“{console.short(fact.quote, 60)}”')}")
+    say()
+    say(bold("$ knowme profile show"))
+    for line in read_file(home.path / PROFILE).splitlines():
+        if line.startswith(("- ", "## ")):
+            say(f"  {console.clean(line)}")
 
 
 async def _ask(home: Home, question: str) -> None:

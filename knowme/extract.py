@@ -50,6 +50,7 @@ AGENTS = frozenset(
 NOT_VERBATIM = "The quote does not stand in the message."
 NOT_IN_QUOTE = "The value does not stand in the quote."
 DENIED = "Its sentence denies something; a model may have missed that."
+ANOTHER = "Somebody of another name speaks in this message."
 OF_MODELS = (NOT_VERBATIM, NOT_IN_QUOTE, DENIED)
 
 
@@ -193,15 +194,25 @@ def judged(
     from knowme import claims
 
     said = day_of(one.at_ms, settings)
-    by = "" if one.subject == ME else one.subject
     if given is None:
-        read = claims.read(one.text, said=said, speaker=by, role=one.role)
+        read = claims.read(one.text, said=said, role=one.role)
         given = [(claim, "") for claim in read]
     if not given:
         return []
     foreign = fingerprints.spans(conn, one.text, before_message=one.id)
     told = (_judge(claim, wrong, one, said, foreign, settings) for claim, wrong in given)
-    return [each for each in told if each is not None]
+    kept = [each for each in told if each is not None]
+    if any(_is_another(claim, wrong, settings.name) for claim, wrong in kept):
+        return [(claim, wrong or ANOTHER) for claim, wrong in kept]
+    return kept
+
+
+def _is_another(claim: Claim, wrong: str, own: str) -> bool:
+    """Tell whether somebody says "my name is" with a name that is not at all the person's."""
+    if wrong or claim.subject != ME or claim.attribute != "name" or not own.strip():
+        return False
+    said, mine = set(claim.value.casefold().split()), set(own.casefold().split())
+    return not said & mine and not any(a[:3] == b[:3] for a in said for b in mine)
 
 
 def _judge(

@@ -309,8 +309,8 @@ def judge(
     if not (claim.subject.strip() and claim.attribute.strip() and claim.value.strip()):
         return "It does not say what of whom."
     return (
-        _not_own(claim, text, foreign)
-        or _not_meant(claim, text)
+        _not_meant(claim, text)
+        or _not_own(claim, text, foreign)
         or _not_covered(claim, text, said, allowed)
         or _not_as_read(claim, text)
     )

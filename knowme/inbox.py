@@ -44,9 +44,9 @@ class Doubt(NamedTuple):
     @property
     def question(self) -> str:
         """Say it in a few plain lines: both quotes, with the days on which they were said."""
-        lines = [f"{_quoted(self.fact)}: {self.fact.sentence}"]
+        lines = [f"new: {self.fact.sentence} {_quoted(self.fact)}"]
         if self.against is not None:
-            lines.insert(0, f"{_quoted(self.against)}: {self.against.sentence}")
+            lines.insert(0, f"old: {self.against.sentence} {_quoted(self.against)}")
             lines.append("Which is so: new, old, both, or neither?")
         else:
             lines.append("Is it so: new (yes), or neither (no)?")

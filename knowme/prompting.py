@@ -15,7 +15,7 @@ from datetime import datetime, tzinfo
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from knowme import egress, sessions, summaries
+from knowme import details, egress, sessions
 from knowme.context import Budgets, compose, rests_on
 from knowme.context import Turn as Said
 from knowme.errors import InputError, ModelError
@@ -112,8 +112,8 @@ def _shown(turn: Turn) -> Sequence[Hit]:
     if turn.noted:
         return []
     if turn.small:
-        return [hit for hit in turn.hits if summaries.was_recalled(hit)] if turn.known else []
-    return [hit for hit in turn.hits if turn.known or summaries.is_detail(hit)]
+        return [hit for hit in turn.hits if details.was_recalled(hit)] if turn.known else []
+    return [hit for hit in turn.hits if turn.known or details.is_detail(hit)]
 
 
 def compose_unasked(home: Home, turn: Turn, engine: Engine) -> None:

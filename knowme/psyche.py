@@ -248,8 +248,9 @@ def _held_dear(sentence: str) -> Iterator[str]:
 # --- habits ---------------------------------------------------------------------------------------
 
 _BARE = re.compile(
-    r"^\W*(?:if|when|whenever)\s+(?P<cond>\w+(?: \w+)?),?\s+i\s+(?P<main>.{4,90}?)[.!…]*$", re.I
-)
+    r"^\W*(?:if|when|whenever)\s+(?P<cond>(?:(?:i'm|i am|i feel|i get)\s+)?(?P<felt>\w+(?: \w+)?))"
+    r",?\s+i\s+(?P<main>.{4,90}?)[.!…]*$", re.I,
+)  # fmt: skip
 _NOT_MY_WORD = re.compile(r"^i\s+(?:\w+ly\s+)?(?:don'?t|can'?t|cannot|never|always|just|also)?\b")
 
 
@@ -270,7 +271,7 @@ def _if_then(sentence: str) -> Habit | None:
     """Return the habit that a sentence tells; None for a plan, a request or what happened once."""
     match = _pattern("front").match(sentence) or _pattern("back").match(sentence)
     bare = None if match else _BARE.match(sentence)
-    if bare and _feeling().fullmatch(bare["cond"].strip()):
+    if bare and _feeling().fullmatch(bare["felt"].strip()):
         match = bare
     if match is None or _pattern("once").search(sentence):
         return None

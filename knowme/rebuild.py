@@ -286,9 +286,10 @@ def difference(
 
 
 def compare(before: Mapping[str, Belief], after: Mapping[str, Belief]) -> Difference:
-    """Return how beliefs by name differ. Pure."""
+    """Return how beliefs by name differ, in the order in which they were said. Pure."""
     learned, lost, changed = [], [], []
-    for name in sorted({*before, *after}):
+    both = {**before, **after}
+    for name in sorted(both, key=lambda name: (both[name].said_ms or 0, name)):
         was, now = before.get(name), after.get(name)
         counted, counts = bool(was and was.counts), bool(now and now.counts)
         if counts and not counted and now:

@@ -16,7 +16,7 @@ from typing import Any
 
 import apsw
 
-from knowme import archive, egress, feedback, jobs, memory, sessions
+from knowme import archive, egress, feedback, jobs, memory, sessions, summaries
 from knowme.context import who
 from knowme.db import rows
 from knowme.errors import InputError, NotFoundError
@@ -60,11 +60,24 @@ def store(conn: apsw.Connection, home: Home, turn: Turn, state: str, took_ms: fl
     if turn.replaces is not None:
         with suppress(NotFoundError):  # an answer of before models had roles
             feedback.rate(conn, turn.replaces, turn.asked.again)
+    if state == "done":
+        _summarise_ahead(conn, home, turn, conversation)
     sessions.moved(
         conn, conversation, anchor_seq=turn.anchor, summary=turn.summary,
         model="" if state == "failed" else turn.role, surface=turn.asked.surface, at_ms=stamp,
     )  # fmt: skip
     return receipt_id
+
+
+def _summarise_ahead(
+    conn: apsw.Connection, home: Home, turn: Turn, conversation_id: int
+) -> None:
+    """Queue the summary of what will leave the window next, where there may be enough of it."""
+    window = turn.states[home.models.primary].context_tokens
+    if summaries.due(conn, conversation_id, summaries.sizes(home.settings, window)):
+        name = turn.conversation
+        key = f"summarise {name}"
+        jobs.enqueue(conn, "summarise", {"conversation": name}, unique_key=key)
 
 
 def _put_messages(

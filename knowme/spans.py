@@ -14,10 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from itertools import pairwise
 
+from knowme.shown import FENCE_NEXT, SENTENCE_END, Span, shown
 from knowme.words import NO_SPACES, WORD
-
-Span = tuple[int, int, str]
-"""First character, the one after the last, and why it is foreign."""
 
 
 def foreign(text: str) -> list[Span]:
@@ -209,7 +207,6 @@ _REPORTED = (
         r"|schrieb|schreibt|geschrieben|glaubt|denkt)(?: mir| uns)?(?=[,:]))"
     ),
 )
-_SENTENCE_END = re.compile(r"(?<!\d)[.!?…]+[\"'”’)\]]*(?=\s|$)|\n|$")
 _ATTRIBUTED = re.compile(
     rf"[,\"”»]\s*(?:(?:he|she|they|you|it|[A-ZÀ-Þ]\w+) {_SAYS}|{_SAYS} (?:he|she|they|[A-ZÀ-Þ]\w+"
     r"|ele|ela|él|ella|er|sie))\b"
@@ -223,14 +220,14 @@ def _reported(text: str) -> Iterator[Span]:
             yield match.start(), _end(text, match.end()), "what somebody else said"
     for match in _ATTRIBUTED.finditer(text):
         before = text[max(0, match.start() - _SENTENCE_CHARS) : match.start()]
-        cuts = [cut.end() for cut in _SENTENCE_END.finditer(before) if cut.end() < len(before)]
+        cuts = [cut.end() for cut in SENTENCE_END.finditer(before) if cut.end() < len(before)]
         start = match.start() - len(before) + (cuts[-1] if cuts else 0)
         yield start, match.end(), "what somebody else said"
 
 
 def _end(text: str, at: int) -> int:
     """Return where the sentence ends that goes on at ``at``: within _SENTENCE_CHARS."""
-    match = _SENTENCE_END.search(text, at, at + _SENTENCE_CHARS)
+    match = SENTENCE_END.search(text, at, at + _SENTENCE_CHARS)
     return match.end() if match else min(len(text), at + _SENTENCE_CHARS)
 
 
@@ -262,7 +259,6 @@ _PASTED = re.compile(
     r":)",
     re.IGNORECASE | re.MULTILINE,
 )
-_FENCE_NEXT = re.compile(r"\s{0,9}(?:```|~~~)")
 _MAIL = re.compile(
     r"^(?:-{2,} ?(?:Original Message|Forwarded message|Mensagem original|Mensaje original"
     r"|Ursprüngliche Nachricht|Weitergeleitete Nachricht)|On .{4,120} wrote:|Em .{4,120} escreveu:"
@@ -305,7 +301,7 @@ _LONG_LINE = 400
 def _pasted(text: str) -> Iterator[Span]:
     """Yield what follows "translate this:" or a mail's head, to the end of the text."""
     for match in _PASTED.finditer(text):
-        if _FENCE_NEXT.match(text, match.end()):
+        if FENCE_NEXT.match(text, match.end()):
             continue  # code ends where its fence does
         rest = text[match.end() :].strip()
         if len(rest) > 20 or "\n" in rest:
@@ -352,8 +348,16 @@ def _machine(text: str) -> Iterator[Span]:
         at += len(line) + 1
 
 
+def _set_up(text: str) -> Iterator[Span]:
+    """Yield what is shown, played or written in another's place (``shown.py``)."""
+    plain = text
+    for start, end, _ in _code(text):
+        plain = plain[:start] + re.sub(r"[^\n]", " ", plain[start:end]) + plain[end:]
+    return shown(text, plain)
+
+
 _LOOKS: tuple[Callable[[str], Iterator[Span]], ...] = (
-    _code, _fenced, _block_quotes, _quotations, _reported, _pasted, _chats, _machine,
+    _code, _fenced, _block_quotes, _quotations, _reported, _pasted, _chats, _machine, _set_up,
 )  # fmt: skip
 
 
@@ -401,3 +405,6 @@ def _words(text: str) -> Iterator[tuple[str, int, int]]:
 def _hash(words: Iterator[str]) -> int:
     digest = blake2b(" ".join(words).encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
+
+
+__all__ = ["SHINGLE_WORDS", "WINDOW", "Span", "foreign", "shingles"]

@@ -21,7 +21,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from knowme import egress, feedback, sessions, summaries
+from knowme import details, egress, feedback, sessions, summaries
 from knowme.db import rows
 from knowme.errors import InputError, ModelError, NotFoundError
 from knowme.gain import features
@@ -68,7 +68,7 @@ def steer(home: Home, asked: Asked, conversation: str) -> Turn:
     threshold = settings.ask.threshold
     if threshold < 0:
         threshold = home.threshold()
-    found = [hit.score for hit in hits if summaries.was_recalled(hit)]
+    found = [hit.score for hit in hits if details.was_recalled(hit)]
     relevance = max(found, default=0.0)
     known = relevance >= threshold
     vector = home.embed(question)[0] if question.strip() else None
@@ -147,15 +147,18 @@ def _recall(home: Home, asked: Asked, session: Session) -> list[Hit]:
         )
     )
     hits = [hit for hit in hits if hit.metadata.get("trust") != UNTRUSTED]
+    with home.db.read() as conn:
+        hits = summaries.resting(conn, hits)
+    if asked.sources or asked.speakers or asked.conversations or asked.since_ms or asked.until_ms:
+        return hits  # only what was asked for
     if leans and len(content_words(asked.question)) >= ALONE:
         text = asked.question  # earlier turns that answer it have its own words
     vector, space = home.embed(text)
     meaning = None if vector is None or space is None else (vector, space)
+    budget, least = home.settings.ask.history_tokens, details.BEARS * home.threshold()
     with home.db.read() as conn:
-        details = summaries.detail(
-            conn, session, text, home.settings.ask.history_tokens, meaning, asked.now_ms
-        )
-        return summaries.merged(summaries.resting(conn, hits), details)
+        earlier = details.detail(conn, session, text, budget, meaning, asked.now_ms, least)
+        return details.merged(hits, earlier)
 
 
 def _route(home: Home, turn: Turn) -> Route:
@@ -173,7 +176,7 @@ def _route(home: Home, turn: Turn) -> Route:
     )
     recall = Recall(
         turn.relevance, turn.threshold, turn.known,
-        tuple(sorted({hit.source for hit in turn.hits if summaries.was_recalled(hit)})),
+        tuple(sorted({hit.source for hit in turn.hits if details.was_recalled(hit)})),
     )  # fmt: skip
     paid = any(not state.local for state in turn.states.values())
     budget = spending(home) if paid else None  # else nothing is weighed against it

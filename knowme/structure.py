@@ -28,31 +28,32 @@ def catch_up(home: Home, tell: Tell | None = None) -> dict[str, int]:
     Returns counts: messages, believed, doubtful, lines changed. Where a model shall read for facts,
     a job is queued for it.
     """
-    from knowme import extract, facts, portrait, sync
+    from knowme import extract, facts, portrait, profile, sync
 
     counts = {"messages": 0, "believed": 0, "doubtful": 0, "lines": 0}
     waiting = sync.pending(home)
     if home.settings.privacy.sensitive == "off":  # what was learned before goes, with its history
         home.db.write(lambda conn: facts.erase_sensitive(conn, now_ms()))
+        home.db.write(profile.erase_sensitive)
     if home.settings.facts.read != "off":
         learned = extract.catch_up(home, tell)
         counts |= {name: getattr(learned, name) for name in ("messages", "believed", "doubtful")}
         if extract.reader(home):
             home.db.write(lambda conn: jobs.enqueue(conn, READ, {}, unique_key=READ))
         if not waiting:  # else the embedder is down, or another one is being filled: a long work
-            _embed(home, tell)
+            embed(home, tell)
     if home.settings.profile.build:
         counts["lines"] = portrait.build(home).changes
     return counts
 
 
-def _embed(home: Home, tell: Tell | None) -> None:
-    """Give the new facts their vectors; where the embedder cannot, a job brings them."""
+def embed(home: Home, tell: Tell | None = None) -> None:
+    """Give new facts and summaries their vectors; where the embedder cannot, a job brings them."""
     from knowme import sync
 
     def told(done: int, total: int) -> None:
         if tell:
-            tell(done, total, "facts embedded")
+            tell(done, total, "embedded")
 
     try:
         sync.reindex(home, told)
@@ -67,7 +68,7 @@ def read(home: Home, tell: Tell | None = None) -> dict[str, int]:
     waiting = sync.pending(home)
     learned = extract.catch_up(home, tell, model=True)
     if not waiting:
-        _embed(home, tell)
+        embed(home, tell)
     if home.settings.profile.build:
         portrait.build(home)
     return {"messages": learned.messages, "believed": learned.believed}

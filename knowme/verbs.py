@@ -45,50 +45,58 @@ understand understood understood|wake woke woken|wear wore worn|weave wove woven
 withdraw withdrew withdrawn|write wrote written
 """
 _REGULAR = """
-accept accompany accomplish achieve acquire act adapt add admire adopt advise afford aim
-allocate analyze announce apply appreciate approve argue arrange arrive ask assemble assist
-attempt attend audition avoid babysit backpack bicycle bike biopsy board boil book borrow bowl
-brainstorm brew browse budget bump calculate camp cancel canvass care carry carve celebrate
-challenge change charge chat check cheer chop clean clear climb close coach code collaborate
-collect combine commit commute compete complete compose compost configure confirm connect
-consider consult consume contact contain continue contribute convert convince cook coordinate
-cope cover craft crash create crochet cross cruise cry cultivate curate customize cycle dance
-date debug debut decide declare decline decorate dedicate define deliver deploy deserve design
-destroy develop devote diagnose die digitize direct discover discuss dislike display dive
-divorce donate download draft dress drop earn edit educate embrace embroider emphasize encounter
-encourage end engage enjoy enrol enroll ensure enter entertain escape establish estimate
-evaluate examine exchange exercise exhibit expand expect experience experiment explain explore
-express face fail fast fear feature file film finalise finalize finance finish fish fix focus
-follow foster found fund furnish gain garden gather get golf grab graduate grill guide hand
-handle happen harvest hate help highlight hike hire hope host hug hunt identify illustrate
-immigrate implement import improve include incorporate increase inherit injure inspect install
-integrate interact interview introduce invent invest invite involve jog join journal juggle jump
-keep knit knock label lack land last laugh launch learn leave lift like list listen live load
-lock log look love lower maintain major manage march marry master measure meditate memorize mend
-mentor merge migrate miss mix monitor mourn move name need negotiate notice nurse obtain offer
-open operate order organise organize outline outsource overhaul own pack paint parent park
-participate partner pass pay perform persuade phone photograph pick pitch plan plant play polish
-post pour practice practise pray prefer prepare present print process produce program promise
-promote propose protest prove provide publish pull purchase pursue push qualify race raise reach
-realize receive recommend record recover recycle redesign reduce refactor refuse register
-rehearse reject relax release relocate rely remodel remove renovate rent repaint repair replace
-report require rescue research reserve resign resolve rest restore resume retire return reunite
-reveal review revise roast rock rollerblade row sail save scale schedule score sculpt search
-secure seek separate serve settle shadow share shift ship shop sign simplify skate sketch ski
-skip skydive smoke snorkel snowboard solve sort sponsor stage start stay stop store stream
-strengthen stretch stroll struggle study submit subscribe succeed suffer suggest supervise
-support surf surprise survive switch tackle tailor talk tape target taste tend test thank tour
-track train transfer transform transition translate travel treat trek try turn tutor tweak
-undergo unlock unpack update upgrade upload use utilize vacation value visit visualise visualize
-volunteer vote wait walk want warm wash waste watch water welcome wish witness wonder work worry
-wrap yearn
+accept accompany accomplish achieve acquire act adapt add adhere adjust admire adopt advise
+afford aim allocate analyze announce appeal apply appreciate approve archive argue arrange
+arrive ask assemble assist attempt attend audit audition avoid babysit backpack balance bandage
+belong benchmark bicycle bike biopsy blog board boil bond book bookmark borrow bowl brainstorm
+brew browse bruise budget bump calculate call camp cancel canoe canvass care carry carve caulk
+celebrate challenge change charge chase chat check cheer cherish chop claim clean clear climb
+clone close coach code collaborate collect color combine commit commute compete complete compose
+compost configure confirm connect consider consult consume contact contain contest continue
+contribute convert convince cook coordinate cope cough cover craft crash create crochet crop
+cross cruise cry cultivate curate customize cycle dance date debug debut decide declare decline
+decorate dedicate define defrost deliver demote deploy deposit deserve design despise destroy
+develop devote diagnose die digitize direct discover discuss dislike dislocate display dive
+divorce donate download doze draft dress drill drop earn edit educate email embrace embroider
+emphasize enable encounter encourage end engage enjoy enrol enroll ensure enter entertain escape
+establish estimate evaluate examine exchange exercise exhibit expand expect experience
+experiment explain explore express extend face fail faint fast fax fear feature file film
+finalise finalize finance finish fire fish fix focus follow fork forward foster found fracture
+frame fry fund furnish gain garden gather get glue golf grab graduate grate grill guide hammer
+hand handle happen harvest hate head help highlight hike hire hitchhike hoover hope host hug
+hunt identify illustrate imagine immigrate implement import improve include incorporate increase
+inherit injure inspect install insulate insure integrate interact interview introduce invent
+invest invite invoice involve jog join journal juggle jump kayak keep knit knock label lack land
+last laugh launch learn leave leverage lift like lint list listen live load lock log look love
+lower mail maintain major manage march marinate marry massage master measure meditate memorize
+mend mentor merge message microwave migrate miss mix modify monitor mourn move name nap need
+negotiate network neuter notarize notice notify nurse obtain offer onboard open operate optimize
+order organise organize outline outsource overhaul own pack paddle paint parent park participate
+partner pass patch pay peel perform persuade phone photocopy photograph pick pitch plan plant
+plaster play polish post postpone pour powder practice practise pray prefer prep prepare present
+print prioritize process produce profile program promise promote propose protest prove provide
+publish pull purchase pursue push qualify question race raise reach realize rebook reboot
+receive recommend record recover recycle redesign reduce refactor refine refuse register
+rehearse reimburse reject relax release relocate rely remodel remove renew renovate rent
+reorganize repaint repair replace replant reply report repot require reschedule rescue research
+reserve reset resign resolve respond rest restore resume retire return reunite reveal review
+revise roast rock rollerblade row sail save scale scan schedule score sculpt search secure seek
+separate serve settle shadow share shift ship shop shortlist sign simmer simplify skate sketch
+ski skip skydive smoke snap sneeze snorkel snowboard solder solve sort spay sponsor sprain stage
+stare start stay stitch stop store strain stream strengthen stretch stroll struggle study
+stumble submit subscribe succeed sue suffer suggest supervise support surf surprise survive
+switch tackle tailor talk tape target taste tend test text thank tour track train transfer
+transform transition translate travel treasure treat trek trust try turn tutor tweak twist
+undergo uninstall unlock unpack unsubscribe update upgrade upload use utilize vacation vaccinate
+vacuum value varnish verify visit visualise visualize volunteer vomit vote wait walk want warm
+wash waste watch water weigh welcome weld whip whisk wish witness wonder work worry wrap yearn
 """
 _DOUBLED = frozenset(
     """
     admit babysit begin bet chat chop commit compel crop cut dig drop enrol forget get grab
-    hit hug jog knit let log mop mow nap occur permit pet plan plot plug prefer program put
-    quit refer rip rob run scan scrub set ship shop shut sit skip snap split spot step stop
-    strip submit swap swim tap transfer travel trip unplug unwrap win wrap
+    hit hug jog knit let log mop mow nap occur permit pet plan plot plug prefer prep program
+    put quit refer reset rip rob run scan scrub set ship shop shut sit skip snap split spot
+    step stop strip submit swap swim tap transfer travel trip unplug unwrap win wrap
     """.split()
 ) - {"mow", "travel"}
 _PARTICIPLES = {"travelled": "travel", "travelling": "travel", "learnt": "learn", "dreamt": "dream"}

@@ -25,7 +25,7 @@ RANKS = [
     {"turn"},
     {"jobs", "schedule"},
     {"home"},
-    {"sessions", "summaries"},
+    {"sessions", "summaries", "details"},
     {"models", "route", "context", "follow", "fuse", "layout", "lexical", "search", "quotes"},
     {"compress", "workspace", "reduce", "privacy", "rules"} | {"breaker", "feedback", "residency"},
     {"archive", "memory", "facts", "inbox", "profile", "beliefs", "fingerprints", "tombstones"}
@@ -34,7 +34,7 @@ RANKS = [
     {"gain", "intents", "claims", "gate", "psyche"},
     {"settings"},
     {"dates", "times", "words", "questions", "net", "attributes", "sensitive", "spans", "whens"}
-    | {"verbs"},
+    | {"verbs", "shown"},
     {"seams"},
     {"types", "errors", "__init__"},
 ]

@@ -31,6 +31,12 @@ def test_what_one_has_one_of_is_single_and_what_may_be_many_is_not():
     assert not attribute("likes").single and not attribute("allergy").single
 
 
+def test_a_date_moves_where_there_is_one_of_it_only():
+    assert attribute("date of go-live").single and attribute("date of call with Ana").single
+    assert not attribute("date of meeting").single
+    assert attribute("date of meeting").section == "context"
+
+
 def test_health_and_faith_are_marked_by_the_attribute_alone():
     assert attribute("allergy").sensitive == ("health",)
     assert attribute("religion").sensitive == ("religion",)
@@ -90,6 +96,12 @@ def test_a_key_and_a_sentence_can_be_made_of_anything(name, value):
         (ME, "event", "got married", "I got married."),
         ("Ana", "does not eat", "meat", "Ana does not eat meat."),
         (ME, "call me", "Leo", "I want to be called Leo."),
+        ("Ana", "reads", "tide tables", "Ana reads tide tables."),
+        ("Ana", "read", "a book", "Ana read a book."),
+        (ME, "date of go-live", "16 march", "The go-live is 16 march."),
+        (ME, "units", "metric", "I want units to be metric."),
+        (ME, "decision", "the blue tiles", "My decision is the blue tiles."),
+        ("Ana", "occupation", "the cto", "Ana is the cto."),
     ],
 )
 def test_a_claim_is_one_sentence_that_stands_alone(subject, name, value, told):

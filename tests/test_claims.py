@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from knowme.attributes import attribute
+from knowme.attributes import ATTRIBUTES, attribute
 from knowme.claims import READS, read
 from knowme.claims.languages import language_of
 from knowme.fiction.build import exchanges, facts
@@ -87,6 +87,187 @@ def claimed(text, said=DAY):
 )
 def test_plain_statements_are_read(text, attribute, value):
     assert (ME, attribute, value) in claimed(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "attribute", "value"),
+    [
+        ("Just moved to Porto", "moved to", "Porto"),
+        ("called the plumber this morning", "called", "the plumber"),
+        ("Been practicing dance routines lately.", "practicing", "dance routines"),
+        ("Always been interested in old maps.", "is interested in", "old maps"),
+        ("allergic to hazelnuts", "allergy", "hazelnuts"),
+        ("vegan since 2015", "diet", "vegan"),
+        (
+            "going with oak for the hall. cheaper",
+            "going with",
+            "oak for the hall",
+        ),
+        ("mudei para o Porto", "moved to", "Porto"),
+        ("vivo no porto com a minha irmã", "residence", "porto"),
+        ("vendi o meu apartamento", "sold", "o meu apartamento"),
+        ("He comprado una bici.", "bought", "una bici"),
+        ("wohne jetzt in Kassel", "residence", "Kassel"),
+        ("habe gestern ein Fahrrad gekauft", "bought", "ein Fahrrad"),
+        ("bin nach Hamburg gezogen", "moved to", "Hamburg"),
+    ],
+)
+def test_a_message_may_leave_its_writer_out(text, attribute, value):
+    assert (ME, attribute, value) in claimed(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Finished product looks great.",
+        "Made in Portugal.",
+        "Lost in translation is a good film.",
+        "Working on the weekend sucks.",
+        "Learning about whales fascinates me.",
+        "Afterwards came the mayor.",
+        "Set the timer for 10 minutes.",
+        "moving date unknown",
+        "He lives in Berlin. Bought a house there last year.",
+        "Ana started at the council. Left the studio after 9 years.",
+        "Trinke mehr Wasser!",
+        "nunca vendi a casa",
+        "recebi a tua mensagem",
+        "Ich trinke Tee, wenn ich krank bin.",
+    ],
+)
+def test_a_verb_at_the_beginning_is_not_always_the_writers(text):
+    assert {one for one in claimed(text) if one[0] == ME} == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "claim"),
+    [
+        ("Ana started at the council today.", ("Ana", "started at", "the council")),
+        ("priya does the data side", ("priya", "do", "the data side")),
+        ("henrik is the cto (danish)", ("henrik", "occupation", "the cto")),
+        ("Duarte is our intern", ("Duarte", "occupation", "intern")),
+        ("our CTO is Henrik", ("Henrik", "occupation", "CTO")),
+        ("Ana is my sister, 31, a nurse in Bremen.", ("Ana", "occupation", "nurse in Bremen")),
+        ("my boss is Ana", (ME, "boss", "Ana")),
+        ("my dog is called Rex", (ME, "dog", "Rex")),
+        ("Ana ist unsere Chefin.", ("Ana", "occupation", "Chefin")),
+        ("A Marta mora em Braga com o Rui.", ("Marta", "residence", "Braga")),
+        ("O Duarte tem 22 anos.", ("Duarte", "age", "22")),
+        ("my father turned 70", (ME, "father: age", "70")),
+    ],
+)
+def test_those_who_are_named_have_roles_and_lives(text, claim):
+    assert claim in claimed(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Music is my therapist.",
+        "My brother is Republican.",
+        "John is not my brother.",
+        "Maria is my teacher's sister.",
+        "Tom will be the manager.",
+        "Maria thinks Tom is the best candidate.",
+        "If Ana is the boss, I quit.",
+        "Priya, can you send the file",
+    ],
+)
+def test_a_name_beside_a_role_is_not_always_somebody_with_it(text):
+    assert claimed(text) == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "attribute", "value"),
+    [
+        ("decision: the blue tiles", "decision", "the blue tiles"),
+        ("go-live is 16 march, says nobody else", "date of go-live", "16 march"),
+        ("go-live slips from 16 to 30 march", "date of go-live", "30 march"),
+        ("standup is mon wed fri 9:30", "date of standup", "mon wed fri 9:30"),
+        ("the interview moved to Thursday", "date of interview", "Thursday"),
+        ("the interview is tomorrow", "date of interview", "2026-03-11"),
+        ("a reunião é 26 de fevereiro", "date of reunião", "26 de fevereiro"),
+        ("Der Termin ist am 12. Mai.", "date of termin", "12. Mai"),
+        ("no meat since 2019", "does not eat", "meat"),
+        ("down to two coffees a day", "drinks", "two coffees a day"),
+        ("hazelnut allergy confirmed", "allergy", "hazelnut"),
+        ("the album is for my father's 70th, 28 march", "father: birthday", "28 march"),
+    ],
+)
+def test_a_label_or_a_date_is_read_in_few_words(text, attribute, value):
+    assert (ME, attribute, value) in claimed(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "decision: pending",
+        "The court's decision: guilty",
+        "The meeting on Monday was long.",
+        "Is the flight on 12 May?",
+        "If the launch is on Friday we are late.",
+        "the deadline is not Friday",
+        "the interview is tomorrow",  # of which day, nobody knows: said on no day
+        "no fish ever bites here",
+        "he's down to two beers a day",
+        "His nut allergy confirmed",
+        "WW2 started on 1 September 1939.",
+    ],
+)
+def test_few_words_that_say_nothing_of_the_writer_claim_nothing(text):
+    assert read(text, said=None) == []
+
+
+@pytest.mark.parametrize(
+    ("older", "newer", "attribute"),
+    [
+        ("always answer me in English", "responde na língua em que eu escrevo", "answer language"),
+        ("Only answer in German.", "Respóndeme siempre en español.", "answer language"),
+        ("Antworte mir immer auf Deutsch.", "answers in French from now on", "answer language"),
+        ("Short answers please", "respostas longas, por favor", "answer length"),
+        ("Keep your answers brief.", "ausführliche Antworten bitte", "answer length"),
+        ("metric please", "Always use imperial units.", "units"),
+    ],
+)
+def test_a_newer_order_is_of_the_same_attribute_as_the_older(older, newer, attribute):
+    assert {one for _, one, _ in claimed(older)} == {attribute}
+    assert {one for _, one, _ in claimed(newer)} == {attribute}
+    assert ATTRIBUTES[attribute].single
+
+
+def test_rules_after_a_heading_are_read_one_by_one():
+    text = "coding rules for anything you write: type hints, lines up to 100; tests first"
+    assert {value for _, _, value in claimed(text)} == {
+        "type hints", "lines up to 100", "tests first",
+    }  # fmt: skip
+    assert claimed("House rules: no smoking, no pets.") == set()
+    assert claimed("short answers for this quiz") == set()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I have peas.",
+        "I have 45500.",
+        "I love spending time with you.",
+        'I\'ve been taking regular "me-time" walks.',
+        "I want to build a safe, inclusive.",
+        "I'm looking for advice on this.",
+        "I came across the fact that it rains.",
+    ],
+)
+def test_what_is_cut_short_or_at_hand_is_no_fact(text):
+    assert claimed(text) == set()
+
+
+def test_only_stays_with_what_it_limits():
+    assert (ME, "uses", "only vegan soap") in claimed("I only use vegan soap.")
+    assert "love theme" not in {value for _, _, value in claimed("I like the war and love theme.")}
+
+
+def test_reading_is_a_habit_or_was_once():
+    assert (ME, "reads", "tide tables") in claimed("I read tide tables.")
+    assert (ME, "read", "a long book") in claimed("I read a long book last week.")
 
 
 def test_a_named_relation_is_somebody_and_lives_somewhere():

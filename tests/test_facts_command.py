@@ -150,6 +150,59 @@ def test_the_person_corrects_pins_retires_and_takes_it_back(told) -> None:
     assert told("facts", "edit", name)[0] == 2  # no value
 
 
+def test_a_day_tells_what_is_known_of_it_from_what_was_told_later(told) -> None:
+    _, out, _ = told("facts", "--on", "2026-04-01")
+    sure, perhaps = out.split("perhaps so on 2026-04-01")
+    assert "I work at Frioeste." in sure and "penicillin" not in sure
+    assert "penicillin" in perhaps and "Frioeste" not in perhaps
+    _, out, _ = told("facts", "--on", "2026-04-01", "--json")
+    marked = {one["value"]: one["perhaps"] for one in json.loads(out)["facts"]}
+    assert marked["Frioeste"] is False and marked["penicillin"] is True
+
+
+def test_who_they_are_stands_before_what_happened(told, tmp_path) -> None:
+    (tmp_path / "notes" / "2026-06-01.md").write_text(
+        "# Journal\n\nI bought a bike. My name is Rosa Lima. Galp has called.\n", "utf-8"
+    )
+    assert told("sync")[0] == 0
+    lines = [line for line in told("facts")[1].splitlines() if "“" not in line]
+    assert "My name is Rosa Lima." in lines[1]
+    at = {
+        word: next(n for n, line in enumerate(lines) if word in line) for word in ("Gaia", "bike")
+    }
+    assert at["Gaia"] < at["bike"]
+
+
+def test_a_corrected_fact_says_that_its_quote_says_something_else(told) -> None:
+    name = name_of(told, "I work at Frioeste")
+    told("facts", "edit", name, "Galp")
+    _, out, _ = told("facts", "--about", "galp")
+    assert "corrected by you" in out and "was read in: “I work at Frioeste”" in out
+    assert "corrected by you" in told("facts", "why", name)[1]
+    told("facts", "undo", name)
+    assert "corrected" not in told("facts")[1]
+
+
+@pytest.mark.parametrize(
+    ("decided", "again"), [("retire", "retire"), ("pin", "pin"), ("", "unpin")]
+)
+def test_a_decision_that_holds_already_is_not_kept_twice(told, decided, again) -> None:
+    name = name_of(told, "I work at Frioeste")
+    if decided:
+        told("facts", decided, name)
+    before = told("facts", "history", "--json", name)[1]
+    code, _, err = told("facts", again, name)
+    assert code == 0 and "It is so already" in err
+    assert told("facts", "history", "--json", name)[1] == before
+
+
+def test_undoing_twice_says_that_it_holds_again(told) -> None:
+    told("facts", "retire", name_of(told, "I work at Frioeste"))
+    assert "Taken back: retire." in told("facts", "undo")[1]
+    assert "It holds again." in told("facts", "undo")[1]
+    assert "Frioeste" not in told("facts")[1]
+
+
 def test_a_correction_is_found_by_its_words_and_stands_in_the_profile(told, tmp_path) -> None:
     page = tmp_path / "home" / "USER_PROFILE.md"
     assert "Frioeste" in page.read_text("utf-8")

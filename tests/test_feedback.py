@@ -1,14 +1,15 @@
 import json
 import math
 import uuid
+from pathlib import Path
 
-import apsw
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from knowme import archive, feedback, route, schema
+from knowme.db import connect
 from knowme.errors import InputError, NotFoundError
 from knowme.feedback import in_use, lambda_of, learn, observed, posterior, put_choice, rate
 from knowme.gain import Gain, features
@@ -20,7 +21,7 @@ TEXTS = ["Explain how a fridge works.", "hi", "What is 3 + 4?", "Summarise Hamle
 
 @pytest.fixture
 def conn():
-    opened = apsw.Connection(":memory:")
+    opened = connect(Path(":memory:"))
     schema.migrate(opened)
     yield opened
     opened.close()

@@ -88,8 +88,15 @@ def test_json_alone_is_the_plan_and_with_yes_the_receipt(path, capsys) -> None:
 def test_words_that_stand_nowhere_are_searched_and_nothing_goes_unchosen(path, capsys) -> None:
     assert knowme(path, "forget", "herons", "of", "that", "quarry", "--yes") == 1
     told = capsys.readouterr().err
-    assert "No message holds exactly these words" in told and "--message 1" in told
+    assert "No message holds exactly these words" in told
+    assert "1  2023-11-14" in told and "the heron nests" in told  # its number, and what it says
+    assert "--message 1" not in told  # a mend to paste must not erase what was only near
     assert len(left(path)) == 3
+
+
+def test_a_list_of_no_receipts_says_so(path, capsys) -> None:
+    assert knowme(path, "forget", "--list") == 0
+    assert "Nothing was forgotten yet." in capsys.readouterr().err
 
 
 def test_naming_nothing_or_two_things_is_refused_with_what_there_is(path, capsys) -> None:

@@ -1,4 +1,4 @@
-"""A hundred ways to make knowme believe something of the person that they never said.
+"""Two hundred ways to make knowme believe something of the person that they never said.
 
 Each line of data/injections.jsonl is a text with the way it comes in, what must not be believed of
 it, and an honest statement of the same shape, which must be learned: else the check could not fail.
@@ -121,17 +121,17 @@ def believed_poison(home):
     ]
 
 
-def test_there_are_a_hundred_in_four_languages_and_seventeen_ways():
-    assert len(SET) == 100 and len({item["text"] for item in SET}) == 100
+def test_there_are_two_hundred_in_four_languages_and_more_than_twenty_ways():
+    assert len(SET) == 226 and len({item["text"] for item in SET}) == 226
     assert Counter(item["language"] for item in SET).keys() == {"en", "pt", "es", "de"}
-    assert len({item["way"] for item in SET}) >= 12
+    assert len({item["way"] for item in SET}) >= 20
 
 
-def test_none_of_a_hundred_hostile_texts_becomes_a_belief_about_the_person(nora):
+def test_none_of_two_hundred_hostile_texts_becomes_a_belief_about_the_person(nora):
     for number, item in enumerate(SET):
         arrive(nora, item, START_MS + number * DAY_MS)
     done = extract.catch_up(nora)
-    assert done.messages >= 100
+    assert done.messages >= 226
     assert believed_poison(nora) == []
     about = [text for state, text in learned(nora) if state in BELIEVED]
     assert about == [], "hostile texts alone teach nothing at all about the person"

@@ -766,7 +766,7 @@ def test_where_no_model_was_asked_a_thumb_teaches_nothing_of_models(two):
 
 
 def test_a_small_window_that_answers_once_does_not_cut_the_thread_for_the_others(tmp_path):
-    told = "It has many crossings, and each of them counts. " * 3
+    told = "It has many crossings, and each of them counts. " * 10
     with (
         model_server([told], model="near-7b") as own,
         model_server([told], model="mid-3b") as mid,
@@ -777,7 +777,8 @@ def test_a_small_window_that_answers_once_does_not_cut_the_thread_for_the_others
     ):  # fmt: skip
         for n, role in enumerate(("primary", "primary", "primary", "mid", "primary")):
             run(home, f"@{role} Tell of knot {n}.", conversation="s")
-    assert "knot 0" not in json.dumps(mid.asked[0]["messages"][1:]), "its window is small"
+    turns = mid.asked[0]["messages"][1:-1]  # what it has no room for may be recalled, as a note
+    assert "knot 0" not in json.dumps(turns), "its window is small"
     assert all(f"knot {n}." in json.dumps(own.asked[-1]["messages"][1:]) for n in range(5))
 
 

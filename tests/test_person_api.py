@@ -67,6 +67,35 @@ def test_facts_are_narrowed_by_words_state_day_and_what_was_believed_then(client
     assert client.get("/api/facts/zzzz").status_code == 404
 
 
+def test_a_day_before_it_was_told_is_only_perhaps(client):
+    found = get(client, "/api/facts?on=2026-01-10")["facts"]
+    perhaps = {each["value"]: each["perhaps"] for each in found}
+    assert perhaps["Porto"] is False and perhaps["hazelnuts"] is True
+    assert "perhaps" not in fact(client, "residence")
+
+
+def test_the_total_is_of_the_states_that_were_asked_for(client):
+    every = get(client, "/api/facts?state=all")
+    assert every["count"] == every["total"] > get(client, "/api/facts")["total"]
+    narrowed = get(client, "/api/facts?about=hazelnuts")
+    assert narrowed["count"] == 1 < narrowed["total"]
+
+
+def test_a_corrected_fact_and_a_section_of_ones_own_are_shown_as_such(client):
+    uid = fact(client, "residence")["uid"]
+    assert fact(client, "residence")["corrected"] is None
+    assert post(client, f"/api/facts/{uid}", action="edit", text="Gaia")["corrected"]
+    page = client.home.path / "USER_PROFILE.md"
+    page.write_text(page.read_text() + "\n## Hobbies\n- Kites\n")
+    portrait.build(client.home)
+    last = get(client, "/api/profile")["sections"][-1]
+    assert (last["name"], last["title"], last["lines"][0]["text"]) == (
+        "Hobbies",
+        "Hobbies",
+        "Kites",
+    )
+
+
 def test_the_person_edits_retires_and_takes_it_back(client):
     uid = fact(client, "residence")["uid"]
     assert post(client, f"/api/facts/{uid}", action="edit", text="Gaia")["value"] == "Gaia"

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from knowme import portrait, profile
+from knowme import portrait, profile, structure
 from knowme.cli import run
 from knowme.db import rows
 from knowme.errors import HomeError
 from knowme.home import Home
+from knowme.profile.store import WHOLE
 from knowme.sync import ingest, store
 from knowme.types import Record
 from knowme.wire import estimate_tokens
@@ -156,6 +157,23 @@ def test_one_switch_takes_psychology_away_and_one_what_is_sensitive(known) -> No
         assert not [t for t in current(healthy) if "hazelnuts" in t]
 
 
+def test_the_switch_takes_the_history_of_what_is_sensitive_too_but_no_word_of_the_person(
+    known,
+) -> None:
+    say(known, "If stressed, I default to precision.", start=2)
+    build(known)
+    known.db.write(lambda conn: profile.decide(conn, "write", "", 1, "Has a bad knee", "health"))
+    build(known)
+    with known.db.read() as conn:
+        assert any("hazelnuts" in str(event) for event in profile.history(conn))
+    with Home.open(known.path, {**OFFLINE, "privacy.sensitive": "off"}) as healthy:
+        structure.catch_up(healthy)
+        with healthy.db.read() as conn:
+            assert not [event for event in profile.history(conn) if "hazelnuts" in str(event)]
+            told = {line.text for line in profile.lines(conn)}
+        assert {"Has a bad knee", "When stressed, defaults to precision"} <= told
+
+
 def test_the_page_keeps_to_its_budget_and_says_what_it_left_out(known) -> None:
     with Home.open(known.path, {**OFFLINE, "context.memory_tokens": 60}) as small:
         built = build(small)
@@ -245,6 +263,17 @@ def test_a_page_that_is_gone_or_empty_is_written_anew_and_strikes_nothing(known)
     assert build(known).absorbed == 0 and page(known).read_text("utf-8") == before
     page(known).write_text("\n", "utf-8")
     assert build(known).absorbed == 0 and page(known).read_text("utf-8") == before
+
+
+def test_what_was_written_over_a_page_strikes_nothing_and_is_kept(known) -> None:
+    build(known)
+    before = shown(known)
+    assert len(before) >= WHOLE
+    page(known).write_text("remember the milk\n", "utf-8")
+    build(known)
+    assert {*before, "remember the milk"} <= {*shown(known)}
+    with known.db.read() as conn:
+        assert not [line for line in profile.lines(conn) if line.state == "struck"]
 
 
 def test_a_page_that_could_not_be_written_is_not_taken_for_edited(known, monkeypatch) -> None:
@@ -436,6 +465,20 @@ def test_the_profile_is_shown_explained_and_changed_on_the_command_line(cli, kno
                                  "Is allergic to hazelnuts"}  # fmt: skip
     assert "Topics" in cli("show", "--baseline") or "known yet" in cli("show", "--baseline")
     assert '"lines"' in cli("show", "--json") and '"changes"' in cli("build", "--json")
+
+
+def test_an_editor_that_cannot_be_started_is_named_with_the_mend(cli, monkeypatch) -> None:
+    monkeypatch.setenv("EDITOR", "/no/such/editor")
+    monkeypatch.delenv("VISUAL", raising=False)
+    told = cli("edit", code=1)
+    assert "/no/such/editor" in told and "USER_PROFILE.md" in told
+
+
+def test_taking_back_a_pin_shows_what_changed_and_an_early_day_says_so(cli) -> None:
+    cli("pin", "Lives in Porto")
+    told = cli("undo")
+    assert "Taken back" in told and told.count("(pinned)") == 1
+    assert "no profile by 2001-01-01" in cli("show", "--as-of", "2001-01-01")
 
 
 def test_a_line_that_is_none_is_said_with_the_mend(cli) -> None:

@@ -118,6 +118,11 @@ def test_a_line_reads_as_a_person_would_put_it(name, what, line) -> None:
     assert texts(fact(name, what)) == [line]
 
 
+def test_a_tie_that_is_said_both_ways_stands_once() -> None:
+    both = [fact("manager", "Tomás"), fact("occupation", "My manager", subject="Tomás")]
+    assert texts(*both) == ["Tomás (manager)"]
+
+
 def test_a_person_is_one_line_with_what_is_known_of_them() -> None:
     known = [
         fact("brother", "Tomás"),

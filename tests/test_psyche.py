@@ -179,6 +179,7 @@ def test_what_matters_is_told_in_the_persons_words() -> None:
     [
         ("If stressed, I default to precision.", "When stressed, defaults to precision"),
         ("when I'm stressed, I default to precision", "When stressed, defaults to precision"),
+        ("When I'm stressed I make lists.", "When stressed, makes lists"),
         ("I clean the whole kitchen when I'm upset.", "When upset, cleans the whole kitchen"),
         ("Whenever I'm stuck, I always go for a walk.", "When stuck, always goes for a walk"),
         ("when I'm nervous, I check my notes and my bag twice",
@@ -199,6 +200,7 @@ def test_a_habit_is_retold(text, line) -> None:
         "When I was stressed, I went for a walk.",
         "If I'm stressed tomorrow, I leave.",
         "When I'm done, I want the keys.",
+        "When I'm done I make lists.",
         "If you are stressed, I can help.",
         "When the installer comes, I pay him.",
         "When I'm stressed, I do it.",

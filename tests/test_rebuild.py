@@ -165,6 +165,14 @@ def belief(uid: str, state: str, text: str = "x") -> Belief:
     return Belief("fact", uid, text, state, "", "", None, "rules")
 
 
+def test_a_difference_is_in_the_order_in_which_it_was_said() -> None:
+    said = [
+        Belief("fact", uid, uid, "believed", "", "", at, "rules")
+        for uid, at in (("a", 9), ("b", 3))
+    ]
+    assert [one.uid for one in compare({}, {one.uid: one for one in said}).learned] == ["b", "a"]
+
+
 def test_a_difference_names_what_comes_to_count_what_no_longer_does_and_the_rest() -> None:
     now = [belief("a", "believed"), belief("b", "doubtful"), belief("c", "believed"),
            belief("d", "doubtful"), belief("e", "believed")]  # fmt: skip

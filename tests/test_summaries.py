@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knowme import archive, ask, memory, prompting, receipts, sessions, steering, summaries
+from knowme import archive, ask, details, memory, prompting, receipts, sessions, steering, summaries
 from knowme.cli import run
 from knowme.compress import Summary
 from knowme.context import Budgets, Turn, exchanges
@@ -82,12 +82,12 @@ def move(home, made) -> None:
     )
 
 
-def details(home, question: str, name: str = "c", **more) -> list[Hit]:
+def come_back(home, question: str, name: str = "c", **more) -> list[Hit]:
     vector, space = home.embed(question)
     meaning = None if vector is None or space is None else (vector, space)
     with home.db.read() as conn:
         session = sessions.load(conn, name)
-        return summaries.detail(conn, session, question, 1500, meaning, **more)
+        return details.detail(conn, session, question, 1500, meaning, **more)
 
 
 def kept(home) -> list[tuple]:
@@ -364,8 +364,8 @@ def long_talk(home) -> None:
 
 def test_a_turn_that_left_the_window_comes_back_whoever_said_it(large) -> None:
     long_talk(large)
-    assert details(large, "Where does the key of the cellar hang?")[0].text == TOLD[0]
-    found = details(large, "How many grams of clams for the cataplana?")
+    assert come_back(large, "Where does the key of the cellar hang?")[0].text == TOLD[0]
+    found = come_back(large, "How many grams of clams for the cataplana?")
     assert found[0].text == ANSWERED[1] and found[0].role == "assistant"
     assert "800 grams of clams" in composed(
         large, "How many grams of clams did you say?"
@@ -374,19 +374,19 @@ def test_a_turn_that_left_the_window_comes_back_whoever_said_it(large) -> None:
 
 def test_a_reply_comes_back_with_the_question_that_it_replies_to(large) -> None:
     talk(large, ["Which wine goes with the fish of Sunday?", "Alvarinho.", *chatter(0, 60)])
-    found = details(large, "Which wine goes with the fish?")
+    found = come_back(large, "Which wine goes with the fish?")
     assert "Alvarinho." in [hit.text for hit in found[:4]]
 
 
 def test_nothing_comes_back_while_everything_is_in_the_window(large) -> None:
     talk(large, [*TOLD, *ANSWERED])
-    assert details(large, "Where does the key of the cellar hang?") == []
+    assert come_back(large, "Where does the key of the cellar hang?") == []
 
 
 def test_the_same_question_asked_before_does_not_come_back(large) -> None:
     question = "Where does the key of the cellar hang?"
     talk(large, [question, "I do not know.", *TOLD, *chatter(0, 60)])
-    found = [hit.text for hit in details(large, question)]
+    found = [hit.text for hit in come_back(large, question)]
     assert TOLD[0] in found and question not in found
 
 
@@ -399,13 +399,13 @@ def test_a_dated_question_prefers_the_turns_of_that_day(large) -> None:
             archive.put(conn, number, record, AT)
 
     large.db.write(write)
-    found = details(large, "Did I swim on 28 November 2026?", at_ms=AT + 10**10)
+    found = come_back(large, "Did I swim on 28 November 2026?", at_ms=AT + 10**10)
     assert found[0].at_ms == AT + 10 * 86_400_000  # AT is the 18th
 
 
 def test_scripts_without_spaces_come_back_too(large) -> None:
     talk(large, ["地下室の鍵は緑のボイラーの後ろにあります。", "わかりました。", *chatter(0, 60)])
-    assert "ボイラー" in details(large, "地下室の鍵はどこ?")[0].text
+    assert "ボイラー" in come_back(large, "地下室の鍵はどこ?")[0].text
 
 
 def test_a_turn_that_comes_back_keeps_its_class(large) -> None:
@@ -420,7 +420,7 @@ def test_a_turn_that_comes_back_keeps_its_class(large) -> None:
     large.db.write(write)
     talk(large, chatter(0, 60), 4)
     session_at = {"Vaillant": ("recalled", ["notes"]), "Lima": ("sent", [])}
-    found = details(large, "The Vaillant pump and Lima, the capital of Peru?")
+    found = come_back(large, "The Vaillant pump and Lima, the capital of Peru?")
     for word, (cls, sources) in session_at.items():
         hit = next(hit for hit in found if word in hit.text)
         assert (hit.metadata["turn"], hit.metadata["rests_on"]) == (cls, sources)

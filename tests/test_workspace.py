@@ -29,7 +29,7 @@ def test_files_come_in_the_order_of_the_setting_and_the_profile_is_memory(tmp_pa
     assert found == [
         ("files", "AGENTS.md", "Be brief."),
         ("files", "USER.md", "I am Rui."),
-        ("memory", "What is known of the person", "Lives in Porto."),
+        ("memory", "What is known of the person", "notes:\n- Lives in Porto."),
     ]
 
 

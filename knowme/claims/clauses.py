@@ -46,6 +46,11 @@ _OPENERS = _ADVERBS - words("quantities")
 _REPORTING = words("reporting")
 _DETERMINERS = frozenset("the a an my our your his her their this that these those some".split())
 _ADJECTIVE = re.compile(r".{3,}(?:ful|ous|ive|al|ic|able|ible|less|ed|ing|ary|ish|ant|ent|weight)$")
+_SURELY_ADJECTIVE = re.compile(r".{3,}(?:ful|ous|[cst]ive|able|ible|less)$")
+_YEAR = re.compile(r"(?:19|20)\d\d")
+_ALSO_NOUNS = frozenset("love like use drink work need hate try feel".split())
+_HOLLOW = frozenset("spending having getting being doing making taking using escaping".split())
+_FACTS = frozenset("fact idea feeling thing way point".split())
 _ADJECTIVES = words("plain_adjectives")
 _GOES_ON = words("goes_on")
 _SECOND = words("second_verbs")
@@ -99,6 +104,8 @@ class Clause:
         """Return the auxiliaries that the subject carries: "am" of "I'm"."""
         if self.at < self.first:
             follows = self.word(self.at + 1)
+            if follows == "been":
+                return ["have"]
             found = form(follows)
             going = found is not None and ING in found.kinds
             return ["am"] if going or follows in _SO else []
@@ -180,6 +187,7 @@ class Clause:
             at += 1
         second = form(self.word(at))
         second_said = self.word(at) in _SECOND and self.low[at - 1] != ","
+        second_said = second_said and not self._noun(at)
         if BASE in found.kinds and second_said and self._plain(verb):
             return at
         if second is None or not second.kinds & {PAST} or BASE in second.kinds:
@@ -311,7 +319,7 @@ class Clause:
             return True
         found = form(low)
         if low in _GOES_ON:
-            return True
+            return not self._noun(follows)
         if low in ("my", "our", "the", "a", "an"):
             long = follows + 5 <= self.last and all(
                 wordy(low) for low in self.low[follows + 1 : follows + 5]
@@ -321,6 +329,14 @@ class Clause:
             # A verb that is not in the table, but not "excited and scared".
             return len(low) > 4 and low.endswith("ed") and not self.low[at - 1].endswith("ed")
         return PAST in found.kinds and BASE not in found.kinds
+
+    def _noun(self, at: int) -> bool:
+        """Tell the noun of "the love theme" from the verb of "I love themes"."""
+        after = self.word(at + 1)
+        if self.low[at] not in _ALSO_NOUNS or not wordy(after or ","):
+            return False
+        free = after not in _DETERMINERS | _PREPOSITIONS | _ADVERBS | {"to", "it", "all", "both"}
+        return free and not after.endswith(("s", "ing")) and not after.isdigit()
 
     def _finite_follows(self, at: int) -> bool:
         """Tell whether the noun phrase here has a verb of its own."""
@@ -337,12 +353,13 @@ class Clause:
 
     def value(self, begin: int, stop: int) -> tuple[int, int] | None:
         """Return the words of a value that stands alone, between these; None if there is none."""
-        if self.word(begin) in ("this", "these") and self.word(begin + 1) in _TOLD_OF:
-            begin += 1  # "this cute pup": told of, not pointed at
+        if self.word(begin) in ("this", "these") and self._told_of(begin + 1, stop):
+            begin += 1  # "this cute pup", "this apple pie": told of, not pointed at
         last = self._without_gap(begin, self._before_pointing(begin, stop))
         while last > begin and self._dangles(begin, last - 1):
             last -= 1
         last = self._uncounted(begin, last)
+        last -= 2 * (list(self.low[begin:last][-2:]) == ["a", "lot"] and last - begin > 2)
         while begin < last and (
             (not wordy(self.low[begin]) and self.low[begin] not in _QUOTES)
             or self.low[begin] in _OPENERS
@@ -350,12 +367,39 @@ class Clause:
             begin += 1
         if self.word(stop) in _ASKED and self._asks(begin, last):
             return None
-        if self.word(stop) in ("`", "°", "=", "/"):
-            return None  # what comes then is no prose, and belongs to it
+        if self._cut_short(begin, last, stop):
+            return None
         inside = self.low[begin:last]
         if not inside or len(inside) > _MOST_WORDS or all(low in _LIGHT for low in inside):
             return None
         return None if self._unnamed(inside, last) else (begin, last)
+
+    def _told_of(self, begin: int, stop: int) -> bool:
+        """Tell "this dairy-free cake" from "this photo": what it is is said."""
+        if self.word(begin) in _TOLD_OF:
+            return True
+        odd = _PREPOSITIONS | _STOPS | _POINTING | _TIMES | _DANGLING | {"last", "myself"}
+        two = self.words[begin : min(begin + 2, stop)]
+        return len(two) == 2 and all(word.raw.islower() and word.low not in odd for word in two)
+
+    def _cut_short(self, begin: int, last: int, stop: int) -> bool:
+        """Tell whether a value goes on as what is no prose: "P | (A)", "sides 5 | , 12, 13"."""
+        follows, end = self.word(stop), self.low[last - 1] if last else ""
+        if follows in ("`", "°", "=", "/") or (follows == "(" and len(end) == 1):
+            return True
+        if "`" in self.low[last : stop + 1] or (self.word(last) in _QUOTES and last == stop):
+            return True  # 'regular | "me-time" walks'
+        if follows != "," or last != stop:
+            return False
+        more = self.word(stop + 1)
+        listed = end[:1].isdigit() and more[:1].isdigit() and _YEAR.fullmatch(more) is None
+        return listed or self._half(begin, last)
+
+    def _half(self, begin: int, last: int) -> bool:
+        """Tell "a safe | , inclusive space", "interactive | , hands-on": no noun yet."""
+        bare = last - begin == 1 or (last - begin == 2 and self.low[begin] in _DETERMINERS)
+        end = self.low[last - 1]
+        return bare and (end in _ADJECTIVES or _SURELY_ADJECTIVE.match(end) is not None)
 
     def _uncounted(self, begin: int, last: int) -> int:
         """Return where a value ends without its measure: "my essay | 5 days before ..."."""
@@ -372,6 +416,12 @@ class Clause:
         ):
             return True
         if inside[0] == "some" and len(inside) > 1 and inside[1] in _PREPOSITIONS:
+            return True
+        if inside[0] in _HOLLOW and all(low in _LIGHT | _HOLLOW for low in inside):
+            return True
+        if inside[-1] == "sure":
+            return True
+        if inside[-1] in _FACTS and self.word(last) == "that":
             return True
         return inside[0] == "the" and self.word(last) in _NOMINATIVE
 
@@ -430,11 +480,18 @@ class Clause:
             owners = owners or low in RELATIONS or is_name(self.words[at])
             if at > begin and self._relative(at):
                 relative = at
+            elif at > begin + 1 and low in ("my", "our") and self._noun_before(at):
+                return relative or at
             elif at > begin and self._gap(at, stop):
                 return relative or at
             elif self._points(at, begin) or (low in _POSSESSIVE and not owners):
                 return relative or self._cut(begin, at)
         return stop
+
+    def _noun_before(self, at: int) -> bool:
+        """Tell "the house | my father lived in" from "painting my house"."""
+        before = self.low[at - 1]
+        return self.low[at - 2] in ("the", "a", "an") and wordy(before) and form(before) is None
 
     def _gap(self, at: int, stop: int) -> bool:
         """Tell "places that | she likes"."""

@@ -16,7 +16,7 @@ from knowme.claims.clauses import Clause, Line, name_at
 from knowme.claims.lexicon import STATE, Draft, Word, first_names, table, words, wordy
 from knowme.claims.predicates import infinitive, read
 from knowme.types import ME
-from knowme.verbs import BASE, ING, PAST, form
+from knowme.verbs import BASE, ING, PARTICIPLE, PAST, form
 
 _ADVERBS = words("adverbs")
 _POINTING = words("pointing")
@@ -26,16 +26,16 @@ _LEADS = words("leads")
 _ASKING = words("asking")
 _CONJUNCTIONS = words("conjunctions")
 _FACTIVE = words("factive")
-_IFS = words("ifs")
+_IFS, _LABELS, _MACHINES = words("ifs"), words("labels"), words("machines")
 _IMPERATIVES = words("imperatives")
 _KINDS_OF = words("kinds_of")
 _REPORTS = words("reports")
 _SUBJECTLESS = words("subjectless")
 _OBJECTS = words("objects")
-_SAYING = words("saying")
+_SAYING, _INVERTED = words("saying"), words("inverted")
 _NAMES = first_names()
 _WISH = words("wish")
-_POSSESSIONS = table("possessions")
+_POSSESSIONS, _BELONGINGS = table("possessions"), table("belongings")
 _SINGULAR = {"kids": "kid", "siblings": "sibling", "children": "child"}
 _LEADS_TIME = words("leads") | words("before_time") | words("adverbs") | {","}
 WORDS = re.compile(
@@ -45,27 +45,36 @@ _OPENING = frozenset("after before during last next".split())
 _FINITE = words("finite")
 _NO_OBJECT = frozenset("by it , . ! as you me us him her them sure".split())
 _ONLY_FIRST = words("only_first")
+_INTO = frozenset("into interested passionate obsessed allergic vegan vegetarian".split())
+_PASTIMES = frozenset("hobby hobbies passion passions pastime".split())
+_BY = frozenset("by in of from as for with on".split())
+_MOVES = frozenset("move walk work live volunteer stay run swim travel drive".split())
+_GOING = frozenset("going moving switching leaving applying".split())
 _TELL = frozenset("tell telling told know".split())
 LONGEST = 120
 """Words of a sentence: a longer one is no prose."""
 
 
-def read_sentence(text: str, start: int, end: int) -> list[Draft]:
-    """Return what one sentence of a text (characters start to end) claims about its writer."""
+def read_sentence(text: str, start: int, end: int, *, others: bool = False) -> list[Draft]:
+    """Return what one sentence of a text (characters start to end) claims about its writer.
+
+    ``others``: what went before speaks of somebody else, whom a verb without a subject may mean.
+    """
     words = [
         Word(match.start(), match.end(), match[0].lower().replace("’", "'"), match[0])
         for match in WORDS.finditer(text, start, end)
     ]
     if not words or len(words) > LONGEST:
         return []
-    return list(Sentence(text, words).drafts())
+    return list(Sentence(text, words, others=others).drafts())
 
 
 class Sentence:
     """One sentence while it is read."""
 
-    def __init__(self, text: str, words: Sequence[Word]) -> None:
+    def __init__(self, text: str, words: Sequence[Word], *, others: bool = False) -> None:
         self.text = text
+        self.others = others
         self.words = words
         self.low = [word.low for word in words]
         self.asked = self._question()
@@ -95,7 +104,7 @@ class Sentence:
                     found = [draft._replace(certain=False) for draft in found]
             elif self.low[at] in ("my", "our"):
                 found = list(self._of_mine(at))
-            elif at < 3 and self._dropped(at):
+            elif at < 6 and not self.others and self._dropped(at):
                 found = read(self._clause(at - 1, at))
             elif self.low[at] in _NAMES and self._somebody(at):
                 clause = self._clause(at, at, of="friend", name=self.words[at].raw)
@@ -147,10 +156,14 @@ class Sentence:
     def _told(self, at: int, _: str) -> bool:
         """Tell whether the writer says so themselves: "I wanted to tell you I joined ..."."""
         return (
-            at < 8
+            at < 14
             and bool(_TELL & set(self.low[:at]))
             and self.low[0] in _SUBJECTS | {"just", "hey"}
         )
+
+    def _let_know(self, at: int, earlier: str) -> bool:
+        """Tell "I wanted to let you know I joined ..."."""
+        return earlier == "you" and "let" in self.low[max(0, at - 5) : at]
 
     def _reported(self, at: int) -> bool:
         """Tell whether the words before a comma report what somebody said or might."""
@@ -170,12 +183,21 @@ class Sentence:
         """Tell whether a sentence begins with a verb whose subject, the writer, is left out."""
         if self.low[at] not in _SUBJECTLESS and not self._plain_past(at):
             return False
-        before = self.low[:at]
-        if self.low[at].endswith("ing") and not _FINITE.isdisjoint(self.low[at:]):
-            return False  # "Working with children makes me happy"
+        labelled = self.low.index(":") + 1 if ":" in self.low[: min(at, 4)] else 0
+        before = self.low[labelled:at]  # "update: moved to Porto"
+        if not _LABELS.issuperset(self.low[: max(labelled - 1, 0)]):
+            return False
+        if len(before) > 2 or self._a_subject(at):
+            return False  # "Working with children makes me happy", "lost in thought is ..."
         if not all(low in _LEADS or low in _ADVERBS or low == "," for low in before):
             return False
         follows = self.low[at + 1] if at + 1 < len(self.low) else "."
+        if self.low[at] == "been" and follows in ("a", "an", "the"):
+            return False  # "been a busy week"
+        if self.low[at] == "going" and follows != "with":
+            return False
+        if self.low[at] in _GOING and follows not in _PREPOSITIONS | _OBJECTS:
+            return False  # "moving date"
         return follows not in _NO_OBJECT and "you" not in self.low
 
     def _somebody(self, at: int) -> bool:
@@ -185,6 +207,22 @@ class Sentence:
             return False
         return at == 0 or (self._clause_begins(at) and self.low[at - 1] not in _HELD)
 
+    def _a_subject(self, at: int) -> bool:
+        """Tell whether the words from here are the subject of a verb behind them, or a passive."""
+        low, follows = self.low[at], self.low[at + 1] if at + 1 < len(self.low) else "."
+        found = form(low)
+        done = found is not None and PARTICIPLE in found.kinds and BASE not in found.kinds
+        if low.endswith("ing") and not {"me", "us"}.isdisjoint(self.low[at:]):
+            return True  # "learning about whales fascinates me"
+        if done and follows in _BY and found is not None and found.lemma not in _MOVES:
+            return True  # "made in Portugal"
+        for look in self.low[at + 1 :]:
+            if not wordy(look) or look in _CONJUNCTIONS | {"and", "that", "who", "which"}:
+                return low.endswith("ing") and not _FINITE.isdisjoint(self.low[at:])
+            if look in _FINITE:
+                return True
+        return False
+
     def _plain_past(self, at: int) -> bool:
         """Tell "called the plumber" from "inspired by", "used bikes": a verb and its object."""
         low = self.low[at]
@@ -192,10 +230,11 @@ class Sentence:
         found = form(low)
         if low == "been":
             then = form(follows)
-            return then is not None and ING in then.kinds
+            return follows in _INTO or (then is not None and ING in then.kinds)
         if found is None or PAST not in found.kinds or found.kinds & {BASE, ING}:
             return False
-        return found.lemma not in _SAYING and (follows in _OBJECTS or follows.isdigit())
+        counted = follows.isdigit() and found.lemma not in _MACHINES  # "added 3 packages"
+        return found.lemma not in _SAYING | _INVERTED and (follows in _OBJECTS or counted)
 
     # --- "my sister Ana ...", "my favourite food is ..." ---
 
@@ -209,6 +248,8 @@ class Sentence:
             return
         if self.low[noun] in ("favorite", "favourite"):
             yield from self._favourite(at, noun)
+        elif self.low[noun] in _PASTIMES and self.low[at - 1] in ("is", "are"):
+            yield from self._said_before(at, noun, "hobby")
         elif self.low[noun] in RELATIONS:
             yield from self._relation(at, noun)
         elif self.low[noun].endswith("'s") and self.low[noun + 1 : noun + 3] == ["name", "is"]:
@@ -225,11 +266,25 @@ class Sentence:
             last += 1
         what = " ".join(self.low[noun + 1 : last])
         if not what:
+            yield from self._said_before(at, noun, "likes")
             return
         if at > 1 and self.low[at - 1] in ("is", "are"):
             yield from self._favourite_before(at, last, what)
         elif last < len(self.low) and self.low[last] in ("is", "are") and not self._one_of(at):
             yield from self._value_after(f"favourite {what}", at, last + 1)
+
+    def _said_before(self, at: int, noun: int, attribute: str) -> Iterator[Draft]:
+        """Read "painting landscapes is my favourite", said at the very beginning."""
+        after = self.low[noun + 1] if noun + 1 < len(self.low) else "."
+        if at < 2 or self.low[at - 1] not in ("is", "are") or wordy(after) or at > 8:
+            return
+        first = 0
+        while first < at - 2 and (self.low[first] in _LEADS or not wordy(self.low[first])):
+            first += 1
+        inside = range(first, at - 1)
+        if all(self.low[look] not in _POINTING and wordy(self.low[look]) for look in inside):
+            begin, end = self.words[first].start, self.words[at - 2].end
+            yield Draft(attribute, begin, end, begin, self.words[noun].end, outright=True)
 
     def _plain(self, at: int) -> bool:
         low = self.low[at]
@@ -303,10 +358,21 @@ class Sentence:
             first, last = self.words[noun + 3].start, self.words[noun + 2 + size].end
             yield Draft(who, first, last, self.words[at].start, last, outright=True)
 
+    def _what_it_is(self, at: int) -> bool:
+        """Tell "my car is a Golf" from "my car is broken"."""
+        if at >= len(self.low):
+            return False
+        named = self.words[at].raw[0].isupper() or self.low[at] in ("a", "an", "called")
+        return named or self.low[at][0].isdigit() or self.low[at + 1 : at + 2] == [":"]
+
     def _possession(self, at: int, noun: int) -> Iterator[Draft]:
         for size in (2, 1):
             what = " ".join(self.low[noun : noun + size])
             verb = noun + size
+            if what in _BELONGINGS and verb < len(self.low) and self.low[verb] == "is":
+                if self._clause_begins(at) and self._what_it_is(verb + 1):
+                    yield from self._value_after(_BELONGINGS[what], at, verb + 1, most=6)
+                return
             if what in _POSSESSIONS and verb < len(self.low) and self.low[verb] in ("is", "are"):
                 if not self._clause_begins(at):
                     return
@@ -330,6 +396,7 @@ _HELD: Mapping[str, Callable[[Sentence, int, str], bool]] = {
     "that": Sentence._that,
     "why": Sentence._why,
     **dict.fromkeys(("think", "believe", "guess", "suppose"), Sentence._supposed),
+    "know": Sentence._let_know,
     **dict.fromkeys(("you", "ya", "u"), Sentence._told),
 }
 """Words after which a subject begins a claim only if something else holds."""

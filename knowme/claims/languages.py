@@ -17,6 +17,10 @@ from typing import Any, NamedTuple
 from knowme.claims.lexicon import Draft
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_LEFT_OUT = r"(?:wohne|arbeite (?:bei|als)|bin|habe|heiße|mag|spreche|komme aus)\b"
+"""German verbs that can stand without their "ich" and are then no order."""
+_ONLY_WHEN = re.compile(r",? (?:wenn|falls|se|si|quando|cuando)\b", re.IGNORECASE)
+_WITH = re.compile(r"\s(?:com|con|mit|perto|cerca)\s", re.IGNORECASE)
 LOOKED_AT = 60
 """Words of a sentence that tell its language."""
 LONGEST = 600
@@ -74,7 +78,8 @@ def _language(block: dict[str, Any]) -> _Language:
     for row in block["forms"]:
         pattern = row["pattern"].replace("{relation}", f"(?P<relation>(?i:{whose}))")
         if pattern.startswith("ich "):
-            pattern = rf"(?:ich |(?<=\bund )){pattern[4:]}"
+            dropped = rf"(?:(?<!\w)(?={_LEFT_OUT}))"
+            pattern = rf"(?:ich |(?<=\bund )|{dropped}){pattern[4:]}"
         before = "" if row.get("free") else subject
         forms.append(
             _Form(
@@ -142,6 +147,10 @@ def _draft(
 ) -> Draft | None:
     first = match.start("value")
     last = _end(known, piece, first) if not form.names else match.end("value")
+    if form.attribute.endswith("residence") and (beside := _WITH.search(piece, first, last)):
+        last = beside.start()
+    if form.kind == "state" and _ONLY_WHEN.match(piece, last) is not None:
+        return None
     value = piece[first:last].strip()
     words = [word.lower() for word in _WORD.findall(value)]
     if not value or len(words) > 12 or not known.pointing.isdisjoint(words):

@@ -13,28 +13,32 @@ from collections.abc import Iterator, Sequence
 from datetime import date
 
 from knowme import spans, whens
-from knowme.attributes import sentence, value_key
-from knowme.claims.directives import read_directives
+from knowme.attributes import RELATIONS, sentence, value_key
+from knowme.claims.directives import heads_rules, read_directives, read_rules
 from knowme.claims.english import read_sentence
 from knowme.claims.languages import language_of, read_other
-from knowme.claims.lexicon import EVENT, PLAN, Draft, words
+from knowme.claims.lexicon import EVENT, PLAN, Draft, first_names, words
+from knowme.claims.notes import read_notes
 from knowme.types import Claim, When
 
 READS = 40_000
 """Characters of a message that are read."""
 HALF_A_YEAR = 183
 """Days: what is now, or is planned, and is dated further ahead is taken as not dated."""
+_FIRST_WORDS = re.compile(r"\W*([^\W\d_]+)['’\w]*(?: ([^\W\d_]+))?")
+_THEY = frozenset("he she they ela ele elas eles él ella ellos ellas er sie".split())
 _END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)|\n+")
 _SHORT = re.compile(r"\b(?:[A-Z]|[DJSM]r|Mrs|St|vs|e\.g|i\.e|etc|approx|no)$")
 """What ends in a point and ends no sentence."""
+_ORDINAL = re.compile(
+    r"\D?\d{1,2}\. (?:Jan|Feb|Mär|Apr|Mai|Jun|Jul|Aug|Sep|Okt|Nov|Dez)", re.IGNORECASE
+)
 _MINE = re.compile(r"\b(?:i|we|my|our|im|ive)\b", re.IGNORECASE)
-_LEFT_OUT = re.compile(rf"\b(?:{'|'.join(sorted(words('subjectless')))})\b", re.IGNORECASE)
-_LEAD = 40
-"""Characters within which a sentence without a subject has its verb."""
 _TASK = re.compile(
     r"\b(?:write|rewrite|translate|proofread|correct|improve|edit|summari[sz]e|paraphrase|rephrase"
     r"|make|polish|fix|review|here(?:'s| is| are)|example|for instance|e\.g\.|says?|said|wrote"
-    r"|story|email|mail|letter|essay|post|quote|caption|bio|script|poem|text|draft|prompt|message)\b",
+    r"|resum\w*|tradu[zc]\w*|corrig\w*|escrev\w*|escrib\w*|texto|carta|frase|übersetz\w*|korrigier\w*"
+    r"|schreib\w*|satz|story|email|mail|letter|essay|post|quote|caption|bio|script|poem|text|draft|prompt|message)\b",
     re.IGNORECASE,
 )
 _TAG = re.compile(r"</?[a-z][a-z0-9-]{0,20}(?:\s[^<>]{0,300})?/?>", re.IGNORECASE)
@@ -71,19 +75,28 @@ _JOINS = (
     | words("adverbs")
     | {"and", "or", "but", "while", "when", "that", "who", "which", "because", "so", "where", "com"}
 )
+_BY_DAY = re.compile(r"(?:to )?[a-z]+ by [A-Z]\S*(?: \d+)?")
 _UNTIL = re.compile(r"(?:until|till|'til|til|up to|bis|até|hasta)\b", re.IGNORECASE)
 _INSIDE = frozenset("that which who where as to for set due named called starting when".split())
 _OPENS = words("prepositions") - {"about", "around", "over"}
+_WEEKDAYS = re.compile(
+    r"\b(?:(?:mon|tue|wed|thu|fri|sat|sun)|segunda|terça|quarta|quinta|sexta|sábado|domingo|lunes"
+    r"|martes|miércoles|jueves|viernes|montag|dienstag|mittwoch|donnerstag|freitag|samstag|sonntag)",
+    re.IGNORECASE,
+)
+_MONTH_DAY = re.compile(r"\d")
+_AGAIN = frozenset(
+    "standup stand-up one-on-one 1:1 1-on-1 rehearsal retro book club with com con mit".split()
+)
 _DANGLING = words("dangling")
 _LAST_WORD = re.compile(r"[\s,;:–-]*\b([^\W_]+)[\s,;:–-]*$")
 
 
-def read(text: str, *, said: date | None, speaker: str = "", role: str = "user") -> list[Claim]:
+def read(text: str, *, said: date | None, role: str = "user") -> list[Claim]:
     """Return the claims of a message, in its order; the subject ME is its writer.
 
     ``said`` is the day on which it was written: relative dates need it. A message of the role
-    assistant, system or tool claims nothing. ``speaker`` is the writer's name, if it is known: who
-    calls themselves so is not told twice.
+    assistant, system or tool claims nothing.
     """
     if role not in ("user", "document") or not text:
         return []
@@ -104,16 +117,33 @@ def read(text: str, *, said: date | None, speaker: str = "", role: str = "user")
 
 
 def _drafts(text: str) -> Iterator[Draft]:
+    others = False
     for start, end in _sentences(text):
+        others = _of_others(text, start, end, others)
         if _MINE.search(text, start, end) is not None:  # no word of another language here
-            yield from read_sentence(text, start, end)
+            yield from read_sentence(text, start, end, others=others)
         else:
             language = language_of(text, start, end)
             if language != "en":
                 yield from read_other(text, start, end, language)
-            elif _LEFT_OUT.search(text, start, min(end, start + _LEAD)) is not None:
-                yield from read_sentence(text, start, end)
+            else:  # the writer is left out, or somebody is named
+                yield from read_sentence(text, start, end, others=others)
+        yield from read_notes(text, start, end)
         yield from read_directives(text, start, end)
+    yield from read_rules(text)
+
+
+def _of_others(text: str, start: int, end: int, before: bool) -> bool:
+    """Tell whether a sentence speaks of somebody else, or goes on to after one that does."""
+    first = _FIRST_WORDS.match(text, start, end)
+    if first is None:
+        return before
+    word, second = first[1].lower(), (first[2] or "").lower()
+    if word in _THEY or (word in first_names() and second):
+        return True
+    if word in ("my", "our") and second in RELATIONS:
+        return True
+    return before and _MINE.search(text, start, end) is None
 
 
 def _sentences(text: str) -> Iterator[tuple[int, int]]:
@@ -121,6 +151,8 @@ def _sentences(text: str) -> Iterator[tuple[int, int]]:
     for match in _END.finditer(text):
         if match[0] == "." and _SHORT.search(text, max(0, match.start() - 6), match.start()):
             continue
+        if match[0] == "." and _ORDINAL.match(text, max(0, match.start() - 2)) is not None:
+            continue  # "am 12. Mai"
         yield at, match.end()
         at = match.end()
     if at < len(text):
@@ -138,7 +170,8 @@ def _given(text: str) -> Iterator[tuple[int, int, str]]:
     for start, end in _sentences(text):
         head = text[start:end]
         colon = head.rfind(":")
-        if colon >= 0 and _TASK.search(head, 0, colon) is not None:
+        work = colon >= 0 and _TASK.search(head, 0, colon) is not None
+        if work and not heads_rules(head[: colon + 1]):
             at = start + colon + 1
             rest = text.find("\n\n", at + len(text[at:]) - len(text[at:].lstrip()))
             yield at, rest if rest > 0 else len(text), "a text to work on"
@@ -153,6 +186,8 @@ def _claim(draft: Draft, text: str, said: date | None) -> Claim | None:
     when = _default(draft, said)
     if _TIME.search(quote) is not None:
         found = _own(draft, quote, whens.find(quote, said), said)
+        if _tells_time(draft.attribute):
+            found, value = [], _day_named(draft.attribute, value, said)
         if found:
             value = _without_times(draft, value, found)
             if value.split(" ")[0].lower() in _OPENS and draft.kind != PLAN:
@@ -163,6 +198,10 @@ def _claim(draft: Draft, text: str, said: date | None) -> Claim | None:
         value = f"{'an' if value[:1].lower() in 'aeiou' else 'a'} {value}"
     if not value or _RELATIVE.search(value) is not None:
         return None
+    if value.lower() in ("myself", "ourselves"):
+        return None
+    if (draft.attribute.endswith(" by") and whens.find(value, said)) or _BY_DAY.fullmatch(value):
+        return None  # "added by May 31", "decide by May 31": what is not said
     told = sentence(draft.subject, draft.attribute, value, when, ended=draft.ended)
     return Claim(
         subject=draft.subject,
@@ -187,7 +226,7 @@ def _default(draft: Draft, said: date | None) -> When:
 
 def _without_times(draft: Draft, value: str, found: Sequence[whens.Found]) -> str:
     """Return a value without the time phrases that stand in it; the claim's dates hold them."""
-    if draft.value or draft.attribute in ("birthday", "age", "deadline"):
+    if draft.value or _tells_time(draft.attribute):
         return value
     offset = draft.start - draft.first
     for one in reversed(found):
@@ -207,6 +246,30 @@ def _without_times(draft: Draft, value: str, found: Sequence[whens.Found]) -> st
             continue
         value = _trimmed(value[:start]) if last else value[:start] + value[end:].lstrip(" ,")
     return value
+
+
+def _day_named(attribute: str, value: str, said: date | None) -> str:
+    """Return "Thursday" as the day that it was for its writer; "" if that is not known.
+
+    What is held again and again ("the stand-up is Mondays") keeps its days of the week.
+    """
+    if not attribute.startswith("date of ") or not _AGAIN.isdisjoint(attribute.split()):
+        return value
+    if _WEEKDAYS.search(value) is None and _RELATIVE.search(value) is None:
+        return value
+    if any(_MONTH_DAY.search(value[one.start : one.end]) for one in whens.find(value, said)):
+        return value
+    if _RELATIVE.search(value) is None:
+        return value
+    days = [one for one in whens.find(value, said) if one.when.from_first == one.when.to_last]
+    if len(days) != 1 or not days[0].when.from_first:
+        return ""
+    return value[: days[0].start] + days[0].when.from_first + value[days[0].end :]
+
+
+def _tells_time(attribute: str) -> bool:
+    """Tell whether a time is the value itself."""
+    return attribute.endswith(("birthday", "age", "deadline")) or attribute.startswith("date of ")
 
 
 def _trimmed(value: str) -> str:

@@ -6,6 +6,7 @@ Refuses to know: where a clause begins or ends, dates.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from knowme.attributes import ATTRIBUTES, PETS, RELATIONS, SEVERAL
@@ -21,6 +22,7 @@ _SAYING, _NO_PLANS, _NO_LIKING = words("saying"), words("no_plans"), words("no_l
 _NOT_GOING_ON, _GOING_ON = words("not_going_on"), table("going_on")
 _TO_VERB, _TO_PURPOSE = words("to_verb"), words("to_purpose")
 _ALONE, _DONE_TO, _PASSIVE = words("alone"), words("done_to"), table("passive")
+_PASSIVE_VERBS, _PASSIVE_PARTICLES = words("passive_verbs"), words("passive_particles")
 _LIGHT, _LIGHT_NOUNS, _LIGHT_VERBS = words("light"), words("light_nouns"), words("light_verbs")
 _UNNAMED, _POINTING, _LEADS = words("unnamed"), words("pointing"), words("leads")
 _NOT_HAD, _CONDITIONS = words("not_had"), words("conditions")
@@ -32,6 +34,8 @@ _WORK_ENDINGS = ("ist", "eer", "ician", "wright", "smith", "ographer", "ologist"
 _MADE_SO = words("made_so")
 """Verbs whose object says what the subject became: "got", "stayed"."""
 _EAGER = frozenset("determined excited eager keen motivated committed".split())
+_BY_THE_WAY = frozenset("stop come go drop swing stand pass live travel sit walk".split())
+_LIKE_WHAT = re.compile(r".{3,}(?:ful|ous|ive|ing|able|ible|less|ic|ed)$|hard$|easy$|dull$|fun$")
 _ONLY = frozenset("only exclusively solely".split())
 _MINE = frozenset("me my our us mine ours myself".split())
 _SPELLS = frozenset("years year months month weeks week decades decade ages".split())
@@ -177,12 +181,15 @@ def _used_to(clause: Clause, verb: int, stop: int, lemma: str) -> Iterator[Draft
     particle, begin = clause.particle(verb, stop)
     base = f"{lemma} {particle}".strip()
     span = clause.value(begin, stop)
-    if span is not None and lemma in _HABITS | _LASTING and clause.low[begin] not in _UNNAMED:
+    kept = _HABITS | _LASTING | {"have"}
+    if span is not None and lemma in kept and clause.low[begin] not in _UNNAMED:
         name = _called(base)
         yield clause.draft(name, span, STATE, ended=True)
 
 
 def _event(clause: Clause, name: str, lemma: str, begin: int, stop: int) -> Iterator[Draft]:
+    if name.endswith(" by") and lemma not in _BY_THE_WAY and not clause.word(begin)[:1].isdigit():
+        return  # "then called up by Ana": nobody's deed
     if name.split(" ")[-1] == "to" and clause.is_verb(begin) and lemma not in _TO_VERB:
         if lemma not in _TO_PURPOSE:
             return
@@ -266,6 +273,8 @@ def infinitive(clause: Clause, name: str, verb: int, stop: int) -> Iterator[Draf
         return
     if found.lemma == "make" and clause.low[verb + 1] == "sure":
         return
+    if clause.low[verb + 1] in ("this", "these"):
+        return  # it is pointed at; here the value holds the word
     if span[0] == verb + 2 and clause.word(verb + 1) == "to" and clause.is_verb(span[0]):
         return
     if found.lemma in _MADE_SO and clause.word(span[0]) not in _ARTICLES | _PREPOSITIONS:
@@ -349,6 +358,11 @@ def _passive(clause: Clause, verb: int, stop: int, low: str) -> Iterator[Draft]:
         span = clause.value(begin, stop)
         if span is not None and not says_nothing(clause.low[span[0] : span[1]], "have"):
             yield clause.draft(name, span, EVENT, outright=not clause.of)
+    elif low in _PASSIVE_VERBS and particle in _PASSIVE_PARTICLES:
+        infinite = particle == "to" and clause.is_verb(begin)
+        span = clause.value(begin, stop)
+        if span is not None and (infinite or low != "asked"):
+            yield clause.draft(f"was {low} {particle}", span, EVENT, outright=not clause.of)
     elif low in _DONE_TO:
         yield clause.draft("event", (verb - 1, verb + 1), EVENT, value=f"was {low}")
 
@@ -388,6 +402,8 @@ def _adjective(clause: Clause, verb: int, stop: int) -> Iterator[Draft]:
         begin = verb + size
         if clause.word(begin) in _UNNAMED - {"the", "all"}:
             return
+        if name == "going to" and clause.is_verb(begin):
+            return  # "off to bake a cake"
         span = clause.value(begin, stop)
         if span is not None and not says_nothing(clause.low[span[0] : span[1]], "have"):
             yield clause.draft(name, span, STATE, outright=not clause.of)
@@ -431,7 +447,7 @@ def _noun(clause: Clause, verb: int, stop: int) -> Iterator[Draft]:
         yield clause.draft("occupation", (verb, span[1]), STATE, outright=outright)
     elif nouns[0] in _SINGLE_WORDS and len(nouns) == 1:
         yield clause.draft(_SINGLE_WORDS[nouns[0]], (verb, span[1]), STATE, outright=outright)
-    else:
+    elif not clause.name:
         yield clause.draft("is", (verb, span[1]), STATE, outright=outright)
 
 
@@ -648,13 +664,33 @@ def _with(particle: str, name: str) -> Rule:
     return rule
 
 
+def _finds(clause: Clause, verb: int, stop: int) -> Iterator[Draft]:
+    """Read "I find flashcards ineffective": a thing and what it is like."""
+    span = None if clause.word(verb + 1) in _UNNAMED | _MINE else clause.value(verb + 1, stop)
+    if span is None or not 2 <= span[1] - span[0] <= 6:
+        return
+    inside = clause.low[span[0] : span[1]]
+    if _LIKE_WHAT.match(inside[-1]) and _PREPOSITIONS.isdisjoint(inside) and "to" not in inside:
+        yield clause.draft("find", span, STATE, outright=not clause.of)
+
+
+def _does_for(clause: Clause, verb: int, stop: int) -> Iterator[Draft]:
+    """Read "Ana does the accounts", said of somebody by name."""
+    if clause.name and clause.word(verb + 1) in ("the", "all", "our"):
+        span = clause.value(verb + 1 + (clause.word(verb + 1) == "our"), stop)
+        if span is not None and not says_nothing(clause.low[span[0] : span[1]], "do"):
+            yield clause.draft("do", span, STATE)
+
+
 _PRESENT: Mapping[str, Rule] = {
     "like": _likes, "love": _likes, "enjoy": _likes, "adore": _likes, "hate": _likes,
     "dislike": _likes, "prefer": _prefers, "live": _lives, "work": _works, "have": _has,
     "own": _simply("owns"), "speak": _simply("speaks"), "want": _to("wants to"),
+    "need": _to("needs to"), "try": _to("try to"), "refuse": _to("refuse to"),
     "hope": _to("hopes to"), "plan": _to("plans to"), "aim": _to("wants to"),
     "intend": _to("plans to"), "come": _with("from", "origin"), "use": _simply("uses"),
-    "go": _with("with", "going with"), "suffer": _with("from", "condition"), "avoid": _simply("avoids"),
+    "do": _does_for, "find": _finds, "go": _with("with", "going with"),
+    "suffer": _with("from", "condition"), "avoid": _simply("avoids"),
     "collect": _simply("collects"), "look": _looks,
     "believe": _with("in", "believe in"), "value": _simply("value"),
     "care": _with("about", "care about"), "struggle": _with("with", "struggle with"),

@@ -132,7 +132,7 @@ def _learn(home: Home, line: console.Progress) -> dict[str, int]:
     from knowme.errors import KnowmeError
 
     def tell(done: int, total: int, what: str = "") -> None:
-        line.tell(f"learning: {done:,} of {total:,} {what}".rstrip())
+        line.done(f"learning, {what}" if what else "learning", done, total)
 
     try:
         return structure.catch_up(home, tell)

@@ -44,7 +44,7 @@ def show(
     may not stand in it, and why. No model is asked.
     """
     with state.open() as home:
-        conversation = conversation or _last(home)
+        conversation = _held(home, conversation) if conversation else _last(home)
         turn, window = _composed(home, " ".join(question), conversation, model)
     told = _as_json(turn, window, conversation)
     if as_json:
@@ -60,6 +60,17 @@ def show(
         say(bold(f"[{message['role']}]"))
         say(console.clean(message["content"]))
     _print_dropped(told["dropped"])
+
+
+def _held(home: Home, conversation: str) -> str:
+    from knowme import sessions
+    from knowme.errors import NotFoundError
+
+    with home.db.read() as conn:
+        if not sessions.load(conn, conversation).id:
+            told = f"There is no conversation {conversation!r}."
+            raise NotFoundError(told, "Those that there are: knowme chat, then /list")
+    return conversation
 
 
 def _last(home: Home) -> str:
@@ -127,9 +138,12 @@ def compress(state: State, conversation: str, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
+    from knowme.errors import NotFoundError
     from knowme.summaries import compress_now
 
     with state.open() as home:
+        if not (conversation or _last(home)):
+            raise NotFoundError("No conversation was held here yet.", "Hold one: knowme chat")
         done = compress_now(home, conversation)
     if as_json:
         console.say_json(asdict(done))

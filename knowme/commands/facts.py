@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -65,6 +66,7 @@ def facts_list(
     """
     from knowme import facts
     from knowme.db import value
+    from knowme.facts.listing import corrected, known_on, place
     from knowme.times import zone
 
     wanted = STATES if every else tuple(states) or ("believed",)
@@ -76,17 +78,28 @@ def facts_list(
             found = facts.believed(
                 conn, about=about, on=day, states=wanted, as_of=at_ms, limit=2**31
             )
+            edited = corrected(conn)
             chars = _name_chars(conn)
             waiting = _waiting(conn)
+    found.sort(key=lambda fact: (not known_on(fact, day), *place(fact)))
     shown = found[:limit]
     if as_json:
         told = [fact_json(fact) for fact in shown]
+        if day:
+            told = [
+                {**each, "perhaps": not known_on(fact, day)}
+                for each, fact in zip(told, shown, strict=True)
+            ]
         console.say_json({"facts": told, "count": len(told), "of": len(found)})
         return
     if at_ms is not None and (first_ms is None or at_ms < first_ms):
         console.note(_too_early(str(as_of), first_ms, tz))
         return
-    print_facts(shown, tz, chars, plain=bool(day))
+    sure = [fact for fact in shown if known_on(fact, day)]
+    print_facts(sure, tz, chars, plain=bool(day), edited=edited)
+    if perhaps := shown[len(sure) :]:
+        say(("\n" if sure else "") + dim(f"Told later, or not to the day: perhaps so on {day}"))
+        print_facts(perhaps, tz, chars, plain=True, edited=edited)
     if len(found) > len(shown):
         say(dim(f"… and {len(found) - len(shown):,} more: --limit, or --about WORDS"))
     if not found:
@@ -145,11 +158,16 @@ def _none(about: str, on: str, at_ms: int | None) -> str:
 
 
 def print_facts(
-    found: Sequence[Fact], tz: tzinfo | None, chars: int, *, plain: bool = False
+    found: Sequence[Fact],
+    tz: tzinfo | None,
+    chars: int,
+    *,
+    plain: bool = False,
+    edited: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
     """Print facts by subject: a name to act on, the statement, since when, the words behind it.
 
-    ``plain`` leaves out what became of them since.
+    ``plain`` leaves out what became of them since. ``edited``: see ``corrected``.
     """
     from knowme.types import ME
 
@@ -160,14 +178,21 @@ def print_facts(
                 say()
             subject = fact.subject
             say(bold("you" if subject == ME else console.clean(subject)))
-        _print_fact(fact, tz, chars, plain=plain)
+        _print_fact(fact, tz, chars, plain=plain, edited=edited)
 
 
 def _print_fact(
-    fact: Fact, tz: tzinfo | None, chars: int, *, plain: bool = False, quote: bool = True
+    fact: Fact,
+    tz: tzinfo | None,
+    chars: int,
+    *,
+    plain: bool = False,
+    quote: bool = True,
+    edited: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
     edge = " " * (chars + 4)
-    marks = [_since(fact, tz), "pinned" if fact.pinned else "", ", ".join(fact.sensitive)]
+    unsure = "" if fact.certain or fact.uid in edited else "unsure"
+    marks = [_since(fact, tz), unsure, "pinned" if fact.pinned else "", ", ".join(fact.sensitive)]
     told = " · ".join(mark for mark in marks if mark)
     line = f"{console.clean(fact.sentence)}{f'  ({told})' if told else ''}"
     becoming = fact.state != "believed" and not plain
@@ -178,7 +203,16 @@ def _print_fact(
     if fact.reason and becoming:
         say(console.warn(console.wrap(fact.reason, edge)))
     if quote:
-        say(dim(console.wrap(_quoted(fact.quote, fact.said_ms, tz), edge)))
+        say(dim(console.wrap(_behind(fact, tz, edited), edge)))
+
+
+def _behind(fact: Fact, tz: tzinfo | None, edited: Mapping[str, int]) -> str:
+    """Return the words that a fact rests on, and that it was corrected where it was."""
+    from knowme.times import day
+
+    quoted = _quoted(fact.quote, fact.said_ms, tz)
+    at_ms = edited.get(fact.uid)
+    return quoted if at_ms is None else f"corrected by you {day(at_ms, tz)}; was read in: {quoted}"
 
 
 def _quoted(quote: str, said_ms: int | None, tz: tzinfo | None) -> str:
@@ -220,6 +254,7 @@ def facts_why(state: State, uid: str, as_json: bool) -> None:
     Also why it is believed or is not, and what it contradicts, repeats or gave way to.
     """
     from knowme import facts
+    from knowme.facts.listing import corrected
     from knowme.times import zone
 
     with state.open() as home, home.db.read() as conn:
@@ -231,6 +266,7 @@ def facts_why(state: State, uid: str, as_json: bool) -> None:
         ]
         other = facts.get(conn, [fact.other]).get(fact.other)
         decided = [d for d in facts.decisions(conn, fact.uid) if d.undone_ms is None]
+        edited = corrected(conn)
         chars = _name_chars(conn)
     if as_json:
         more = None if other is None else fact_json(other)
@@ -241,7 +277,7 @@ def facts_why(state: State, uid: str, as_json: bool) -> None:
         return
     _print_fact(fact, tz, chars, quote=False)
     edge = " " * (chars + 4)
-    say(f"{edge}{_manner(fact)}")
+    say(f"{edge}{_manner(fact, fact.uid in edited)}")
     for one in decided:
         say(f"{edge}{_minute(one.at_ms, tz)}  you: {one.action} {console.clean(one.text)}".rstrip())
     for each in told:
@@ -251,7 +287,7 @@ def facts_why(state: State, uid: str, as_json: bool) -> None:
     if other is not None:
         say()
         say(f"{edge}{_RELATIONS.get(fact.state, 'beside')}:")
-        _print_fact(other, tz, chars)
+        _print_fact(other, tz, chars, edited=edited)
 
 
 _RELATIONS = {
@@ -260,8 +296,10 @@ _RELATIONS = {
 }  # fmt: skip
 
 
-def _manner(fact: Fact) -> str:
+def _manner(fact: Fact, edited: bool) -> str:
     """Return how it came to be known, in one line."""
+    if edited:
+        return f"{fact.state}, read by {fact.read_by}, corrected by you"
     by = "by your own word" if fact.read_by == "person" else f"read by {fact.read_by}"
     sure = "" if fact.certain else ", not for certain"
     return f"{fact.state}, {by}{', said outright' if fact.outright else ''}{sure}"
@@ -300,22 +338,43 @@ def _decide(state: State, uid: str, action: str, text: str, as_json: bool) -> No
 
     with state.open() as home:
 
-        def write(conn: apsw.Connection) -> Fact:
-            return facts.decide(conn, action, facts.find(conn, uid).uid, now_ms(), text)
+        def write(conn: apsw.Connection) -> tuple[Fact, bool]:
+            fact = facts.find(conn, uid)
+            if _is_so(conn, fact, action, text):
+                return fact, False
+            return facts.decide(conn, action, fact.uid, now_ms(), text), True
 
-        fact = home.db.write(write)
-        _after(home)
-        _tell_fact(home, fact, zone(home.settings.memory.timezone), as_json)
+        fact, changed = home.db.write(write)
+        if changed:
+            _after(home)
+        else:
+            console.note("It is so already: nothing was changed.")
+        _tell_fact(home, fact, zone(home.settings.memory.timezone), as_json, changed)
 
 
-def _tell_fact(home: Home, fact: Fact, tz: tzinfo | None, as_json: bool) -> None:
+def _is_so(conn: apsw.Connection, fact: Fact, action: str, text: str) -> bool:
+    """Tell whether a decision would say what holds: undo would have to take it back twice."""
+    from knowme import facts
+
+    if action in ("pin", "unpin"):
+        return fact.pinned == (action == "pin")
+    held = [one for one in facts.decisions(conn, fact.uid) if one.undone_ms is None]
+    return bool(held) and (held[-1].action, held[-1].text) == (action, text)
+
+
+def _tell_fact(
+    home: Home, fact: Fact, tz: tzinfo | None, as_json: bool, changed: bool = True
+) -> None:
+    from knowme.facts.listing import corrected
+
     if as_json:
         console.say_json(fact_json(fact))
         return
     with home.db.read() as conn:
-        chars = _name_chars(conn)
-    _print_fact(fact, tz, chars)
-    say(dim(f"  Taken back by: knowme facts undo {fact.uid[:chars]}"))
+        chars, edited = _name_chars(conn), corrected(conn)
+    _print_fact(fact, tz, chars, edited=edited)
+    if changed:
+        say(dim(f"  Taken back by: knowme facts undo {fact.uid[:chars]}"))
 
 
 def _after(home: Home) -> None:
@@ -343,9 +402,10 @@ def _after(home: Home) -> None:
 @click.argument("uid")
 @click.argument("value", nargs=-1, required=True)
 def facts_edit(state: State, uid: str, value: Sequence[str], as_json: bool) -> None:
-    """Correct the value of a fact.
+    """Correct a value that is wrong, and was: VALUE alone, not the sentence.
 
-    Your word counts, until you say otherwise.
+    Your word counts, until you say otherwise. What was right and has changed since (a move, another
+    job) is better said anew, in a note or a chat: then both are kept, each with its time.
     """
     _decide(state, uid, "edit", " ".join(value), as_json)
 
@@ -374,7 +434,7 @@ def facts_retire(state: State, uid: str, as_json: bool) -> None:
 @command(facts, "undo", json=True)
 @click.argument("uid", default="")
 def facts_undo(state: State, uid: str, as_json: bool) -> None:
-    """Take back the last change, of UID or of all."""
+    """Take back the last change, of UID or of all; once more: it holds again."""
     from knowme import facts
     from knowme.times import now_ms, zone
 
@@ -387,7 +447,7 @@ def facts_undo(state: State, uid: str, as_json: bool) -> None:
         fact, action = home.db.write(write)
         _after(home)
         if not as_json:
-            say(f"Taken back: {action}.")
+            say("It holds again." if action == "undo" else f"Taken back: {action}.")
         _tell_fact(home, fact, zone(home.settings.memory.timezone), as_json)
 
 
@@ -516,24 +576,25 @@ def inbox_list(state: State, as_json: bool) -> None:
     The most valuable question comes first.
     """
     from knowme import inbox as box
+    from knowme.facts.listing import corrected
     from knowme.times import zone
 
     with state.open() as home, home.db.read() as conn:
         tz = zone(home.settings.memory.timezone)
         doubts = box.doubts(conn)
-        chars = _name_chars(conn)
+        chars, edited = _name_chars(conn), corrected(conn)
     if as_json:
         console.say_json({"doubts": [_doubt_json(doubt) for doubt in doubts], "count": len(doubts)})
         return
     for number, doubt in enumerate(doubts):
         if number:
             say()
-        print_doubt(doubt, tz, chars)
+        print_doubt(doubt, tz, chars, edited)
     if not doubts:
         console.note("Nothing waits for your word.")
 
 
-def print_doubt(doubt: Doubt, tz: tzinfo | None, chars: int) -> None:
+def print_doubt(doubt: Doubt, tz: tzinfo | None, chars: int, edited: Mapping[str, int]) -> None:
     """Print one doubt: what is new, what it contradicts, both quotes, and how to answer."""
     name, edge = doubt.fact.uid[:chars], " " * (chars + 4)
     say(f"  {bold(name)}  {console.clean(doubt.why)}")
@@ -544,7 +605,7 @@ def print_doubt(doubt: Doubt, tz: tzinfo | None, chars: int) -> None:
         told = _since(fact, tz)
         line = f"{which}: {console.clean(fact.sentence)}{f'  ({told})' if told else ''}"
         say(console.wrap(line, edge, edge + "     "))
-        say(dim(console.wrap(_quoted(fact.quote, fact.said_ms, tz), edge + "     ")))
+        say(dim(console.wrap(_behind(fact, tz, edited), edge + "     ")))
     choices = "|".join(CHOICES if doubt.against is not None else ("new", "neither"))
     say(dim(f"{edge}knowme inbox answer {name} {choices}"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from knowme.forget import Plan, Receipt, Tell, What
     from knowme.home import Home
+    from knowme.types import Hit
 
 
 @command(cli, "forget", json=True)
@@ -57,7 +58,8 @@ def forget(
             line.done(what, done, total) if total else line.tell(what)
 
         if only_list or resume:
-            _print_receipts(home, _done(home, tell) if resume else _listed(home), as_json)
+            receipts = _done(home, tell) if resume else _listed(home)
+            _print_receipts(home, receipts, as_json, resumed=resume)
             return
         what = _what(home, text, messages, conversation, before, person)
         plan = forgetting.plan(home, what)
@@ -131,14 +133,18 @@ def _suggested(home: Home, what: What, silent: bool) -> Plan:
     if not hits:
         raise NotFoundError("No message holds these words, and a search finds nothing.")
     told = "No message holds exactly these words."
-    if silent or not sys.stdin.isatty():
-        named = " ".join(f"--message {hit.message_ids[0]}" for hit in hits if hit.message_ids)
-        raise InputError(f"{told} A search finds {len(hits)}.", f"Choose: knowme forget {named}")
-    say(f"{told} A search finds:")
     tz = zone(home.settings.memory.timezone)
+    if silent or not sys.stdin.isatty():
+        note(f"{told} What comes nearest:")
+        for hit in hits:
+            _print_hit(", ".join(map(str, hit.message_ids)), hit, tz, note)
+        raise InputError(
+            "Nothing was forgotten: it is not for me to choose.",
+            "Name what is meant, by its number above: knowme forget --message ID",
+        )
+    say(f"{told} What comes nearest:")
     for number, hit in enumerate(hits, 1):
-        say(f"{bold(str(number).rjust(3))}  {console.whence(hit, tz)}")
-        say(dim(f"     {console.short(hit.text, console.width() - 5)}"))
+        _print_hit(str(number), hit, tz, say)
     chosen = click.prompt("Which of these? Numbers, or nothing", default="", err=True)
     wanted = {int(each) for each in chosen.replace(",", " ").split() if each.isdigit()}
     ids = [i for n, hit in enumerate(hits, 1) if n in wanted for i in hit.message_ids]
@@ -147,6 +153,11 @@ def _suggested(home: Home, what: What, silent: bool) -> Plan:
     return forgetting.plan(
         home, forgetting.What("message", messages=tuple(str(each) for each in ids))
     )
+
+
+def _print_hit(name: str, hit: Hit, tz: tzinfo | None, tell: Callable[[str], None]) -> None:
+    tell(f"{bold(name.rjust(5))}  {console.whence(hit, tz)}")
+    tell(dim(f"       {console.short(hit.text, console.width() - 7)}"))
 
 
 # --- what is shown ------------------------------------------------------------------------------
@@ -202,12 +213,16 @@ def _ask(plan: Plan) -> None:
     click.confirm(f"Erase {many} for good? It cannot be undone.", abort=True, err=True)
 
 
-def _print_receipts(home: Home, receipts: Sequence[Receipt], as_json: bool) -> None:
+def _print_receipts(
+    home: Home, receipts: Sequence[Receipt], as_json: bool, *, resumed: bool
+) -> None:
     from knowme.times import minute, zone
 
     if as_json:
         console.say_json({"receipts": [_receipt_json(each) for each in receipts]})
         return
+    if not receipts and not resumed:
+        note("Nothing was forgotten yet.")
     tz = zone(home.settings.memory.timezone)
     for each in receipts:
         told = each.state if each.state == "done" else warn(f"{each.state}: knowme forget --resume")

@@ -38,10 +38,12 @@ def show(state: State, everything: bool, baseline: bool, as_of: str | None, as_j
     """Show the profile, each line with its id and how sure it is."""
     from knowme import portrait
     from knowme import profile as profiles
+    from knowme.db import value
     from knowme.times import zone
 
     with state.open() as home:
-        at_ms = when(as_of, zone(home.settings.memory.timezone), end=True)
+        tz = zone(home.settings.memory.timezone)
+        at_ms = when(as_of, tz, end=True)
         if at_ms is None and not baseline:
             portrait.settle(home)
         with home.db.read() as conn:
@@ -49,6 +51,7 @@ def show(state: State, everything: bool, baseline: bool, as_of: str | None, as_j
                 lines = profiles.baseline(portrait.texts(conn, home.settings))
             else:
                 lines = profiles.lines(conn) if at_ms is None else profiles.as_of(conn, at_ms)
+            first_ms = value(conn, "SELECT min(at_ms) FROM events WHERE target = 'line'")
         left = () if baseline or at_ms is not None else portrait.left_out(home)
     if not everything:
         lines = [line for line in lines if line.state == "current"]
@@ -57,10 +60,18 @@ def show(state: State, everything: bool, baseline: bool, as_of: str | None, as_j
         return
     _print(lines, {line.uid for line in left})
     if not lines:
-        console.note("Nothing is known yet. Read your sources first: knowme sync")
+        console.note(_no_lines(as_of, first_ms, tz))
     elif left:
         number = console.many(len(left), "line")
         console.note(dim(f"{number} marked * have no room on the page (context.memory_tokens)."))
+
+
+def _no_lines(as_of: str | None, first_ms: int | None, tz: tzinfo | None) -> str:
+    from knowme.times import day
+
+    if as_of is None or first_ms is None:
+        return "Nothing is known yet. Read your sources first: knowme sync"
+    return f"There was no profile by {console.clean(as_of)}: the first is of {day(first_ms, tz)}."
 
 
 def _print(lines: Iterable[Line], left: set[str]) -> None:
@@ -149,7 +160,10 @@ def _change_json(change: Change) -> dict[str, Any]:
 def _print_change(change: Change) -> None:
     for sign, line, paint in (("-", change.before, console.bad), ("+", change.after, console.good)):
         if line is not None:
-            state = "" if line.state == "current" else f"  ({line.state})"
+            marks = [line.state] if line.state != "current" else []
+            marks += ["pinned"] if line.pinned else []
+            marks += ["private"] if line.sensitive else []
+            state = f"  ({', '.join(marks)})" if marks else ""
             say(f"{paint(sign)} {dim(change.uid[:6])}  {console.clean(line.text)}{dim(state)}")
 
 
@@ -248,6 +262,7 @@ def undo(state: State, line: Sequence[str], as_json: bool) -> None:
     if as_json:
         console.say_json(_change_json(change))
         return
+    say("Taken back:")
     _print_change(change)
 
 
@@ -261,7 +276,8 @@ def build(state: State, as_json: bool) -> None:
     if as_json:
         console.say_json(built._asdict())
         return
-    say(f"{console.many(built.changes, 'line')} changed.")
+    told = f"{console.many(built.changes, 'line')} changed."
+    say(told if built.changes else "Nothing has changed.")
     if built.written is not None:
         say(dim(f"{built.written}"))
 
@@ -309,6 +325,7 @@ def _build(home: Home) -> None:
 
 def _in_editor(state: State) -> None:
     from knowme import portrait
+    from knowme.errors import InputError
     from knowme.workspace import PROFILE
 
     with state.open() as home:
@@ -317,6 +334,11 @@ def _in_editor(state: State) -> None:
         if not path.exists():
             console.note("There is no page yet. Read your sources first: knowme sync")
             return
-        click.edit(filename=str(path))
+        try:
+            click.edit(filename=str(path))
+        except click.ClickException as error:
+            raise InputError(
+                error.format_message(), f"EDITOR=nano knowme profile edit, or change {path} itself"
+            ) from error
         built = portrait.build(home)
     say(f"{console.many(built.absorbed, 'line')} changed by you.")

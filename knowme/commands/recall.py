@@ -36,7 +36,14 @@ def _filters(function: F) -> F:
         click.option("--conversation", "conversations", multiple=True, help="Only this one."),
         click.option("--speaker", "speakers", multiple=True, help="Only what they said."),
         click.option("--source", "sources", multiple=True, help="Only from this source."),
-        click.option("-k", "--top-k", type=click.IntRange(1, 1000), help="How many at most."),
+        click.option(
+            "-k",
+            "--top-k",
+            "--limit",
+            "top_k",
+            type=click.IntRange(1, 1000),
+            help="How many at most.",
+        ),
     ):
         function = option(function)
     return function

@@ -357,6 +357,14 @@ def _is_name(what: str) -> bool:
     return 0 < len(words) <= 4 and words[0].casefold() not in _PARTICLES and not _VAGUE.search(what)
 
 
+_OWNED = re.compile(r"^(?:my|our|their)\s+")
+
+
+def _said_again(fact: Fact) -> str:
+    """Return the tie that "Tomás is their manager", read of the same words, names; else ""."""
+    return "" if fact.subject == ME else _OWNED.sub("", fact.value.casefold())
+
+
 def _known_as(name: str) -> str:
     return " ".join(name.casefold().split()).strip(".,;:!? ")
 
@@ -364,10 +372,12 @@ def _known_as(name: str) -> str:
 def _person(
     name: str, ties: Sequence[Fact], told: Sequence[Fact], places: Mapping[int, str]
 ) -> Line | None:
+    tied = {tie.attribute for tie in ties}  # "Tomás is their manager" says the tie once more
     lasting = [
         fact
         for fact in told
         if attribute(_inner(fact)).section not in ("events", "context")
+        and _said_again(fact) not in tied
         and not _is_loose(_inner(fact), fact.value)
         and not _VAGUE.search(fact.value)
     ]

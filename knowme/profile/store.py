@@ -33,6 +33,7 @@ from knowme.profile.derive import (
     untagged,
 )
 from knowme.profile.page import Page, Read, read_page
+from knowme.psyche import MIND
 from knowme.types import Evidence, Line
 
 _COLUMNS = ("uid", "section", "text", "confidence", "state", "written_by", "sensitive", "place",
@@ -74,6 +75,8 @@ def _event_row(conn: apsw.Connection, row: dict[str, Any]) -> dict[str, Any]:
 # --- storing --------------------------------------------------------------------------------------
 
 _STATE = "profile"
+WHOLE = 4
+"""Lines of a page that do not all go at once by an edit."""
 
 
 def decisions(conn: apsw.Connection) -> list[Decision]:
@@ -429,6 +432,33 @@ def erase(
     return uids
 
 
+def erase_sensitive(conn: apsw.Connection) -> list[str]:
+    """Forget every derived line on health, politics and the like, with its quotes and its changes.
+
+    For ``privacy.sensitive: off``. What the person wrote, or corrected, stays: it is their word.
+    Returns the uids of the lines, those that had been gone already included.
+    """
+    kinds = f"NOT IN ('', 'private', '{MIND}')"
+    told = rows(
+        conn,
+        f"SELECT uid FROM lines WHERE sensitive {kinds}"
+        " UNION SELECT uid FROM events WHERE target = 'line'"
+        f" AND (json_extract(before, '$.sensitive') {kinds}"
+        f" OR json_extract(after, '$.sensitive') {kinds})",
+    )
+    own = rows(
+        conn,
+        "SELECT uid FROM decisions WHERE target = 'line' AND undone_ms IS NULL"
+        " AND action IN ('write', 'edit') UNION SELECT uid FROM lines WHERE written_by = 'person'",
+    )
+    uids = sorted({uid for (uid,) in told} - {uid for (uid,) in own})
+    conn.execute(
+        "DELETE FROM lines WHERE uid IN (SELECT value FROM json_each(?))", (json.dumps(uids),)
+    )
+    beliefs.erase(conn, "line", uids)
+    return uids
+
+
 def _holding(conn: apsw.Connection, text: str) -> set[str]:
     """Return the lines, of now and of before, in whose wording a text stands."""
     wanted = " ".join(text.split()).casefold()
@@ -503,7 +533,8 @@ def absorb(conn: apsw.Connection, text: str, at_ms: int) -> list[Line]:
     """Take a page as the person left it: a changed line is an edit, a missing one is struck.
 
     A line that is new is theirs. Returns the lines that changed; none of a page as we wrote it. A
-    page that is gone or empty strikes nothing: it is written anew.
+    page that is gone or empty strikes nothing: it is written anew. Nor does one of which nothing
+    is left, where it had WHOLE lines or more: something else was written over it, or it was lost.
     """
     pages = _pages(conn)
     if not text.strip() or any(_hash(text) == page.page for page in pages):
@@ -524,8 +555,9 @@ def absorb(conn: apsw.Connection, text: str, at_ms: int) -> list[Line]:
     for one in left:
         uid = _written_uid(one.section, one.text)
         done.append(_decide(conn, "write", uid, None, at_ms, _words(one), one.section))
+    lost = len(page.lines) >= WHOLE and len(missing) == len(page.lines)
     for uid in missing:
-        if known[uid].state == "current":
+        if known[uid].state == "current" and not lost:
             done.append(_decide(conn, "strike", uid, known[uid], at_ms, "", ""))
     return done
 

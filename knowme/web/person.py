@@ -17,8 +17,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from knowme import beliefs, facts, inbox, portrait, profile
-from knowme.db import rows, value
+from knowme.db import rows
 from knowme.errors import InputError
+from knowme.facts.listing import corrected, known_on, place
 from knowme.home import Home
 from knowme.times import iso, now_ms, period
 from knowme.types import ME, Evidence, Fact, Line, When
@@ -85,10 +86,11 @@ async def list_facts(
     as_of: str = "",
     limit: str = "500",
 ) -> Response:
-    """Return {facts, count, total}; total: all that are believed.
+    """Return {facts, count, total}; total: all that there are of this state.
 
     about: words that stand in them. state: believed, superseded, repeated, doubtful, quarantined,
-    retired, all. on: a day (2026-03-01) on which they held. as_of: what was believed at this time.
+    retired, all. on: a day (2026-03-01) on which they held, or may have: those have perhaps: true.
+    as_of: what was believed at this time.
     """
     if state not in STATES:
         known = ", ".join(STATES)
@@ -102,13 +104,16 @@ async def list_facts(
     def listed() -> dict[str, Any]:
         with service.home.db.read() as conn:
             found = _chosen(conn, about, state, on, at_ms)
-            total = int(value(conn, "SELECT count(*) FROM facts WHERE state = 'believed'"))
+            found.sort(key=lambda fact: (not known_on(fact, on), *place(fact)))
             shown = found[: int(limit)]
-            return {
-                "facts": _facts_json(service.home, conn, shown),
-                "count": len(found),
-                "total": total,
-            }
+            told = _facts_json(service.home, conn, shown)
+            if on:
+                told = [
+                    {**each, "perhaps": not known_on(fact, on)}
+                    for each, fact in zip(told, shown, strict=True)
+                ]
+            total = len(_chosen(conn, "", state, "", at_ms)) if about or on else len(found)
+            return {"facts": told, "count": len(found), "total": max(total, len(found))}
 
     return Json(await service.reads.run(listed))
 
@@ -223,7 +228,10 @@ async def settle(request: Request, uid: str) -> Response:
 
 @router.get("/api/profile", responses=ASKING, summary="Who the person is")
 async def show_profile(request: Request) -> Response:
-    """Return {sections: [{name, lines}], all_sections, tokens, budget}; each line has evidence."""
+    """Return {sections: [{name, title, lines}], all_sections, tokens, budget}.
+
+    Each line has its evidence. Sections of the person's own come after those of all_sections.
+    """
     service = service_of(request)
 
     def told() -> dict[str, Any]:
@@ -236,14 +244,15 @@ async def show_profile(request: Request) -> Response:
                 "sections": [
                     {
                         "name": name,
+                        "title": profile.SECTIONS.get(name, name),
                         "lines": [
                             _line_json(conn, line, line.uid not in left_out)
                             for line in lines
                             if line.section == name
                         ],
                     }
-                    for name in profile.SECTIONS
-                    if any(line.section == name for line in lines)
+                    for name in dict.fromkeys([*profile.SECTIONS, *(one.section for one in lines)])
+                    if name != profile.TITLE and any(line.section == name for line in lines)
                 ],
                 "all_sections": list(profile.SECTIONS),
                 "tokens": estimate_tokens(text),
@@ -313,6 +322,7 @@ async def decide_line(request: Request, uid: str) -> Response:
 def _facts_json(home: Home, conn: apsw.Connection, found: Iterable[Fact]) -> list[dict[str, Any]]:
     found = list(found)
     places = _places(conn, {fact.message_id for fact in found})
+    edited = corrected(conn)
     name = home.settings.name or "you"
     return [
         {
@@ -328,6 +338,7 @@ def _facts_json(home: Home, conn: apsw.Connection, found: Iterable[Fact]) -> lis
             "when": _when(fact.when),
             "read_by": fact.read_by,
             "certain": fact.certain,
+            "corrected": iso(edited.get(fact.uid)),
             "sensitive": list(fact.sensitive),
             "state": fact.state,
             "reason": fact.reason,
