@@ -1,8 +1,9 @@
 """export(): everything that is kept, as plain files that a person and ``knowme sync`` can read.
 
-Promises: every version of every message, retired ones too, byte for byte as it was stored; the
-export appears whole or not at all. Source kind ``knowme`` reads it back.
-Refuses to know: anything derived (items, vectors): they are made again from the messages.
+Promises: every version of every message, retired ones too, byte for byte as it was stored; what is
+believed and what the person decided about it, with its history; the export appears whole or not at
+all. Source kind ``knowme`` reads the messages back, ``take_decisions`` the person's word.
+Refuses to know: items and vectors, which are made again from the messages, as facts are.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from typing import Any, TextIO
 
 import apsw
 
-from knowme import __version__, archive
+from knowme import __version__, archive, facts
 from knowme.db import rows, value
-from knowme.errors import HomeError
+from knowme.errors import HomeError, InputError
 from knowme.home import Home
 from knowme.times import iso, minute, now_ms, zone
+from knowme.workspace import PROFILE
 
 FORMAT = "knowme-export"
 VERSION = 1
@@ -62,6 +64,12 @@ def _write(
     total = int(value(conn, "SELECT count(*) FROM messages"))
     done = _dump(folder / "messages.jsonl", _messages(conn, total, progress))
     answers = _dump(folder / "answers.jsonl", _answers(conn))
+    beliefs = {
+        name.removesuffix(".jsonl"): _dump(folder / name, _table(conn, sql))
+        for name, sql in _BELIEFS.items()
+    }
+    if (page := home.path / PROFILE).is_file():
+        shutil.copyfile(page, folder / PROFILE)
     for conversation in conversations:
         _markdown(home, conn, folder / "markdown", conversation)
     manifest = {
@@ -72,9 +80,75 @@ def _write(
         "conversations": len(conversations),
         "messages": done,
         "answers": answers,
+        **beliefs,
     }
     _dump(folder / "manifest.json", [manifest])
-    return {"conversations": len(conversations), "messages": done, "answers": answers}
+    counts = {"conversations": len(conversations), "messages": done, "answers": answers}
+    return counts | {name: beliefs[name] for name in ("facts", "decisions")}
+
+
+_BELIEFS = {
+    "facts.jsonl": "SELECT f.uid, f.subject, f.attribute, f.value, f.sentence, f.quote, f.said_ms,"
+    " f.from_first, f.from_last, f.to_first, f.to_last, f.read_by, f.certain, f.outright,"
+    " f.sensitive, f.state, f.reason, f.other, f.pinned, f.recorded_ms, f.retired_ms, c.source,"
+    " c.external_id AS conversation, m.external_id AS message, f.start, f.end FROM facts f"
+    " JOIN messages m ON m.id = f.message_id JOIN conversations c ON c.id = m.conversation_id"
+    " ORDER BY f.id",
+    "profile.jsonl": "SELECT uid, section, text, confidence, state, written_by, sensitive, pinned,"
+    " recorded_ms, retired_ms, (SELECT json_group_array(quote) FROM line_evidence"
+    "  WHERE line_uid = uid) AS quotes FROM lines ORDER BY id",
+    "decisions.jsonl": "SELECT at_ms, target, uid, action, key, text, undone_ms FROM decisions"
+    " ORDER BY id",
+    "history.jsonl": "SELECT at_ms, target, uid, action, actor, before, after FROM events"
+    " ORDER BY id",
+}  # fmt: skip
+"""What is believed and decided, by file."""
+
+
+def _table(conn: apsw.Connection, sql: str) -> Iterator[dict[str, Any]]:
+    found = conn.execute(sql)
+    for row in found:
+        yield {name: value for (name, *_), value in zip(found.description, row, strict=True)}
+
+
+def take_decisions(home: Home, folder: Path) -> int:
+    """Take over what the person had decided, from an export; returns how many were new.
+
+    Before anything is learned from its messages: then facts and lines are settled by them. Raises
+    InputError for a file that is none of ours.
+    """
+    path = folder / "decisions.jsonl"
+    if not path.is_file():
+        return 0
+    try:
+        told = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+        given = [tuple(each[name] for name in _DECISION) for each in told]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise InputError(
+            f"{path} is no list of decisions ({type(error).__name__}: {error}).",
+            "Export again, or delete this file: then the messages alone are read.",
+        ) from error
+    return home.db.write(lambda conn: _take(conn, given))
+
+
+_DECISION = ("at_ms", "target", "uid", "action", "key", "text", "undone_ms")
+
+
+def _take(conn: apsw.Connection, given: list[tuple[Any, ...]]) -> int:
+    new = 0
+    for row in given:
+        same = "at_ms = ? AND target = ? AND uid = ? AND action = ? AND key = ? AND text = ?"
+        if rows(conn, f"SELECT 1 FROM decisions WHERE {same}", row[:-1]):
+            continue
+        conn.execute(f"INSERT INTO decisions({', '.join(_DECISION)}) VALUES(?,?,?,?,?,?,?)", row)
+        new += 1
+    known = rows(
+        conn,
+        "SELECT DISTINCT message_id FROM facts WHERE uid IN (SELECT value FROM json_each(?))",
+        (json.dumps([row[2] for row in given if row[1] == "fact"]),),
+    )
+    facts.settle(conn, [number for (number,) in known], now_ms())
+    return new
 
 
 def _dump(path: Path, objects: Iterator[Mapping[str, Any]] | list[Any]) -> int:

@@ -189,6 +189,7 @@ def judged(
     """Return the claims of a message, each with the gate's verdict ("": it passes).
 
     ``given`` are a model's, with what is wrong with them already; without them the rules read.
+    What holds a password, a key or a card's number is no claim at all.
     With ``privacy.sensitive: off`` a claim on health, politics and the like is left out altogether.
     """
     from knowme import claims
@@ -224,8 +225,11 @@ def _judge(
     settings: Settings,
 ) -> Judged | None:
     from knowme import gate
+    from knowme.redact import secrets_in
     from knowme.sensitive import sensitive
 
+    if secrets_in(one.text[claim.start : claim.end]) or secrets_in(claim.sentence):
+        return None  # a password is kept in the archive, in no fact and on no page
     if settings.privacy.sensitive == "off":
         about = attributes.attribute(claim.attribute).sensitive
         quote = one.text[claim.start : claim.end]

@@ -22,13 +22,16 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from knowme import config as config_module
 from knowme import net, plugins
+from knowme.attributes import attribute
 from knowme.config import Config
 from knowme.db import Database, rows, value
 from knowme.errors import ConfigError, HomeError, KnowmeError, ModelError
 from knowme.settings import EngineSettings, Settings
-from knowme.types import EmbedKind, Hit, Query
+from knowme.types import ME, EmbedKind, Hit, Query
 
 if TYPE_CHECKING:
+    import apsw
+
     from knowme.egress import Ledger
     from knowme.follow import Follower
     from knowme.gain import Gain
@@ -267,13 +270,13 @@ class Home:
         return space is not None and is_minilm(space.fingerprint)
 
     def speakers(self) -> tuple[str, ...]:
-        """Return the names of everyone who ever said something."""
+        """Return the names of everyone who ever said something, or of whom something is known."""
         with self._lock, self.db.read() as conn:
             last, names = self._speakers
             newest = value(conn, "SELECT coalesce(max(id), 0) FROM messages")
             found = rows(conn, "SELECT DISTINCT speaker FROM messages WHERE id > ?", (last,))
             self._speakers = (newest, names | {name for (name,) in found if name})
-            return tuple(sorted(self._speakers[1]))
+            return tuple(sorted(self._speakers[1] | _people(conn)))
 
     _speakers: tuple[int, frozenset[str]] = (0, frozenset())
 
@@ -413,6 +416,14 @@ def _ollama_has_models(url: str, model: str) -> bool:
     if model:
         return any(name == model or name.split(":")[0] == model for name in names)
     return any("embed" not in name for name in names)
+
+
+def _people(conn: apsw.Connection) -> set[str]:
+    """Return the names of the people that facts speak of: "my sister is Ana", "Ana lives ..."."""
+    found = rows(conn, "SELECT DISTINCT subject, attribute, value FROM facts")
+    named = {subject for subject, _, _ in found if subject != ME}
+    named |= {told for _, name, told in found if attribute(name).section == "people"}
+    return {name for name in named if name[:1].isupper() and len(name.split()) <= 3}
 
 
 __all__ = ["ConfigError", "Home", "home_path"]

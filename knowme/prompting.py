@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from knowme import details, egress, sessions
-from knowme.context import Budgets, compose, rests_on
+from knowme.context import Budgets, compose, fence, rests_on
 from knowme.context import Turn as Said
 from knowme.errors import InputError, ModelError
 from knowme.home import Home
@@ -231,7 +231,8 @@ def _system(
 
 def _name(home: Home, policy: Leave | None) -> str:
     """Return the person's name; where nothing of memory may leave, not even that does."""
-    return home.settings.name if policy is None or policy.may("memory") else ""
+    name = " ".join(fence(home.settings.name).split())  # of one line, and no marker of ours
+    return name if policy is None or policy.may("memory") else ""
 
 
 def _instructions(small: bool, name: str, at_ms: int | None, tz: tzinfo | None) -> str:

@@ -24,7 +24,9 @@ from knowme import archive, facts, jobs, memory, plugins, tombstones
 from knowme.db import value
 from knowme.errors import ConfigError, InputError, KnowmeError, ModelError
 from knowme.home import Home
+from knowme.redact import secrets_in
 from knowme.seams import Embedder, Vectors
+from knowme.sensitive import sensitive
 from knowme.settings import SourceSettings
 from knowme.times import now_ms, parse_time
 from knowme.types import Counts, Mark, Record, Role
@@ -167,7 +169,8 @@ class _Writer:
         if self.embedder is None or not texts:
             return {}
         try:
-            return dict(zip(texts, self.embedder.embed(texts, "document"), strict=True))
+            shown = may_embed(self.home, texts)
+            return dict(zip(texts, self.embedder.embed(shown, "document"), strict=True))
         except ModelError as error:  # stored without vectors; the reindex job brings them
             self.problem = str(error)
             return {}
@@ -467,13 +470,24 @@ def _embed_missing(
             texts = memory.passages(conn, ids)
         if not ids:
             return step, False
-        vectors = embedder.embed(texts, "document")
+        vectors = embedder.embed(may_embed(home, texts), "document")
         put = partial(memory.put_vectors, space=space, item_ids=ids, vectors=vectors)
         if not home.db.write(put):
             return step, False
         below, step = ids[-1], step + len(ids)
         if progress and progress(done + step, max(total, done + step)):
             return step, True
+
+
+def may_embed(home: Home, texts: Sequence[str]) -> list[str]:
+    """Return the texts as the embedder may see them: one elsewhere sees nothing private.
+
+    What is sensitive (health, faith ...) or holds a secret is empty there: that is not sent, gets
+    a row of zeros, and is found by its words alone.
+    """
+    if not home.embeds_away():
+        return list(texts)
+    return ["" if sensitive(text) or secrets_in(text) else text for text in texts]
 
 
 def totals(home: Home) -> dict[str, int]:

@@ -60,7 +60,7 @@ develop devote diagnose die digitize direct discover discuss dislike dislocate d
 divorce donate download doze draft dress drill drop earn edit educate email embrace embroider
 emphasize enable encounter encourage end engage enjoy enrol enroll ensure enter entertain escape
 establish estimate evaluate examine exchange exercise exhibit expand expect experience
-experiment explain explore express extend face fail faint fast fax fear feature file film
+experiment explain explore express extend face fail faint fast fax fear feature figure file film
 finalise finalize finance finish fire fish fix focus follow fork forward foster found fracture
 frame fry fund furnish gain garden gather get glue golf grab graduate grate grill guide hammer
 hand handle happen harvest hate head help highlight hike hire hitchhike hoover hope host hug
@@ -75,21 +75,22 @@ order organise organize outline outsource overhaul own pack paddle paint parent 
 partner pass patch pay peel perform persuade phone photocopy photograph pick pitch plan plant
 plaster play polish post postpone pour powder practice practise pray prefer prep prepare present
 print prioritize process produce profile program promise promote propose protest prove provide
-publish pull purchase pursue push qualify question race raise reach realize rebook reboot
-receive recommend record recover recycle redesign reduce refactor refine refuse register
-rehearse reimburse reject relax release relocate rely remodel remove renew renovate rent
-reorganize repaint repair replace replant reply report repot require reschedule rescue research
-reserve reset resign resolve respond rest restore resume retire return reunite reveal review
-revise roast rock rollerblade row sail save scale scan schedule score sculpt search secure seek
-separate serve settle shadow share shift ship shop shortlist sign simmer simplify skate sketch
-ski skip skydive smoke snap sneeze snorkel snowboard solder solve sort spay sponsor sprain stage
-stare start stay stitch stop store strain stream strengthen stretch stroll struggle study
-stumble submit subscribe succeed sue suffer suggest supervise support surf surprise survive
-switch tackle tailor talk tape target taste tend test text thank tour track train transfer
-transform transition translate travel treasure treat trek trust try turn tutor tweak twist
-undergo uninstall unlock unpack unsubscribe update upgrade upload use utilize vacation vaccinate
-vacuum value varnish verify visit visualise visualize volunteer vomit vote wait walk want warm
-wash waste watch water weigh welcome weld whip whisk wish witness wonder work worry wrap yearn
+publish pull purchase pursue push qualify question race raise reach realize rebook reboot recall
+receive recognize recommend record recover recycle redesign reduce refactor refine refuse
+register rehearse reimburse reject relax release relocate rely remodel remove renew renovate
+rent reorganize repaint repair replace replant reply report repot require reschedule rescue
+research reserve reset resign resolve respond rest restore resume retire return reunite reveal
+review revise roast rock rollerblade row sail save scale scan schedule score sculpt search
+secure seek separate serve settle shadow share shift ship shop shortlist sign simmer simplify
+skate sketch ski skip skydive smoke snap sneeze snorkel snowboard solder solve sort spay sponsor
+sprain stage stare start stay stitch stop store strain stream strengthen stretch stroll struggle
+study stumble submit subscribe succeed sue suffer suggest supervise support surf surprise
+survive switch tackle tailor talk tape target taste tend test text thank tour track train
+transfer transform transition translate travel treasure treat trek trust try turn tutor tweak
+twist undergo uninstall unlock unpack unsubscribe update upgrade upload use utilize vacation
+vaccinate vacuum value varnish verify visit visualise visualize volunteer vomit vote wait walk
+want warm wash waste watch water weigh welcome weld whip whisk wish witness wonder work worry
+wrap yearn
 """
 _DOUBLED = frozenset(
     """

@@ -143,8 +143,8 @@ def test_a_verb_at_the_beginning_is_not_always_the_writers(text):
     ("text", "claim"),
     [
         ("Ana started at the council today.", ("Ana", "started at", "the council")),
-        ("priya does the data side", ("priya", "do", "the data side")),
-        ("henrik is the cto (danish)", ("henrik", "occupation", "the cto")),
+        ("priya does the data side", ("Priya", "do", "the data side")),
+        ("henrik is the cto (danish)", ("Henrik", "occupation", "the cto")),
         ("Duarte is our intern", ("Duarte", "occupation", "intern")),
         ("our CTO is Henrik", ("Henrik", "occupation", "CTO")),
         ("Ana is my sister, 31, a nurse in Bremen.", ("Ana", "occupation", "nurse in Bremen")),
@@ -254,6 +254,10 @@ def test_rules_after_a_heading_are_read_one_by_one():
         "I want to build a safe, inclusive.",
         "I'm looking for advice on this.",
         "I came across the fact that it rains.",
+        "I had to share something cool with you.",
+        "I'm having trouble figuring out how to bake bread.",
+        "I want to dive deeper into how it works.",
+        "Last week, someone read a post I made about a hard moment.",
     ],
 )
 def test_what_is_cut_short_or_at_hand_is_no_fact(text):
@@ -290,6 +294,22 @@ def test_verbs_that_share_a_subject_are_two_claims():
         (ME, "went to", "the market"),
         (ME, "bought", "three melons"),
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "certain"),
+    [
+        ("Maybe I hate mornings.", False),
+        ("I live in Cascais, I think.", False),
+        ("I work at Doctolib, perhaps.", False),
+        ("Vivo en Madrid, creo.", False),
+        ("I love tea, maybe too much.", True),
+        ("I think about work a lot. I live in Rome.", True),
+    ],
+)
+def test_a_doubt_before_or_behind_a_statement_counts_and_one_elsewhere_does_not(text, certain):
+    (claim,) = read(text, said=None)
+    assert claim.certain is certain
 
 
 def test_a_hedge_makes_a_claim_uncertain():
@@ -462,7 +482,7 @@ def test_no_sentence_breaks_it_and_every_span_is_exact(text):
         quote = text[one.start : one.end]
         for word in one.value.split():
             assert word in quote or word == "was"
-        assert one.subject == ME or one.subject in quote
+        assert one.subject == ME or one.subject.lower() in quote.lower()
         assert one.sentence and one.attribute == one.attribute.lower()
 
 
@@ -552,7 +572,7 @@ def test_rules_read_a_third_of_what_observers_noted(shared):
                             claims = read(turn["text"], said=date(2023, 5, 8))
                             found += any(one.subject == ME for one in claims)
     assert told > 300
-    assert found / told > 0.30
+    assert found / told > 0.35
 
 
 def test_an_attribute_of_a_claim_has_a_section():

@@ -389,6 +389,21 @@ def test_chat_works_without_a_terminal(filled, monkeypatch):
     assert "knowme chat --continue chat-" in told.err
 
 
+def test_chat_lists_the_conversations_and_another_name_is_refused_with_how_to_see_them(
+    filled, monkeypatch
+):
+    import io
+
+    told = filled("context", "compress")
+    assert told.code == 1 and "No conversation was held" in told.err and "knowme chat" in told.err
+    monkeypatch.setattr(sys, "stdin", io.StringIO("/list\nWhich cat is ginger?\n/list\n/quit\n"))
+    told = filled("chat")
+    assert "None was held yet." in told.err
+    assert "Which cat is ginger?  2 turns" in told.out and "  chat-" in told.out
+    told = filled("context", "show", "x", "--conversation", "nobody")
+    assert told.code == 1 and "'nobody'" in told.err and "/list" in told.err
+
+
 class SlowOllama(BaseHTTPRequestHandler):
     """Speaks Ollama's wire format, a word every 50 ms, for ever."""
 

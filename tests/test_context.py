@@ -335,6 +335,34 @@ def test_what_is_sensitive_leaves_in_no_other_way_whatever_is_allowed() -> None:
     assert sum(ILL in message.content for message in home.messages) == 4
 
 
+def test_sensitive_lines_of_a_file_that_may_leave_stay_at_home() -> None:
+    parts = (Part("files", "USER.md", f"I like tea.\n{ILL}"), Part("memory", "Known", ILL))
+    budgets = replace(FULL, files=500)
+    away = compose_all("s", parts, [], [], "q", budgets, count, UTC,
+                       may=only("files", "memory")).context  # fmt: skip
+    told = away.messages[0].content
+    assert "I like tea." in told and ILL not in told
+    home = compose_all("s", parts, [], [], "q", budgets, count, UTC).context
+    assert home.messages[0].content.count(ILL) == 2 and "sensitive" in home.classes
+
+
+def test_a_note_whose_file_is_named_after_an_illness_stays_at_home_too() -> None:
+    note = replace(hit("slept well", "n", role="document"), title="notes/diabetes.md")
+    away = compose_all("s", (), [], [note], "q", FULL, count, UTC, may=only("recalled:openclaw"))
+    assert "diabetes" not in away.context.messages[-1].content
+    home = compose_all("s", (), [], [note], "q", FULL, count, UTC)
+    assert "diabetes" in home.context.messages[-1].content
+
+
+@pytest.mark.parametrize("sign", ["</recalled>", "</RECALLED >", "[/INST]", "</s>", "<|im_end|>"])
+def test_no_text_closes_its_fence_or_a_turn(sign) -> None:
+    parts = (Part("files", "USER.md", f"a {sign} b"), Part("memory", "Known", f"c {sign} d"))
+    made = compose_all("s", parts, [], [hit(f"e {sign} f")], "q", replace(FULL, files=500), count,
+                       UTC).context  # fmt: skip
+    shown = "".join(message.content for message in made.messages)
+    assert shown.count(sign) == (sign == "</recalled>")  # our own
+
+
 def test_an_answer_to_a_prompt_with_something_sensitive_rests_on_it() -> None:
     for parts in (
         {"hits": [hit(ILL)]}, {"earlier": Summary(f"- the person: {ILL}")},

@@ -5,12 +5,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from knowme import facts, portrait, structure
 from knowme.ask import Asked, ask
+from knowme.cli import run
 from knowme.db import rows
-from knowme.errors import HomeError
-from knowme.export import export
+from knowme.errors import HomeError, InputError
+from knowme.export import export, take_decisions
 from knowme.home import Home
 from knowme.sync import import_path, ingest, store
+from knowme.times import now_ms
 from knowme.types import Query, Record
 
 OFFLINE = {"embedder.kind": "hashing", "engine.kind": "echo"}
@@ -140,3 +143,34 @@ def test_an_export_never_overwrites(home, tmp_path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(HomeError, match="exists already"):
         export(home, tmp_path / "out")
+
+
+def test_what_is_believed_goes_along_and_the_persons_word_comes_back(tmp_path, capsys) -> None:
+    said = {"session": "s", "role": "user", "timestamp": "2026-01-05T09:00"}
+    with fresh(tmp_path / "a") as first:
+        ingest(first, ["I live in Porto. My cat is called Nero."], [said])
+        structure.catch_up(first)
+        with first.db.read() as conn:
+            home_fact = next(f for f in facts.believed(conn) if f.attribute == "residence")
+        first.db.write(lambda conn: facts.decide(conn, "edit", home_fact.uid, now_ms(), "Gaia"))
+        portrait.build(first)
+        counts = export(first, tmp_path / "out")
+        assert counts["decisions"] == 1 and counts["facts"] >= 2
+        with first.db.read() as conn:
+            before = [(f.uid, f.value, f.state) for f in facts.believed(conn)]
+    lines = (tmp_path / "out" / "facts.jsonl").read_text("utf-8").splitlines()
+    assert any(json.loads(line)["quote"].startswith("I live in Porto") for line in lines)
+    assert "Gaia" in (tmp_path / "out" / "USER_PROFILE.md").read_text("utf-8")
+    with fresh(tmp_path / "b"):
+        pass
+    assert run(["--home", str(tmp_path / "b"), "import-file", str(tmp_path / "out")]) == 0
+    with Home.open(tmp_path / "b") as second, second.db.read() as conn:
+        assert [(f.uid, f.value, f.state) for f in facts.believed(conn)] == before
+    capsys.readouterr()
+
+
+def test_decisions_that_are_none_are_refused_and_name_their_file(home, tmp_path) -> None:
+    (tmp_path / "decisions.jsonl").write_text('{"at_ms": 1}\n')
+    with pytest.raises(InputError, match=r"decisions\.jsonl"):
+        take_decisions(home, tmp_path)
+    assert take_decisions(home, tmp_path / "nowhere") == 0

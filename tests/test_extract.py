@@ -16,7 +16,7 @@ from knowme.errors import ModelError
 from knowme.settings import PrivacySettings, Settings, SourceSettings
 from knowme.spans import shingles
 from knowme.sync import store
-from knowme.types import ME, Record
+from knowme.types import ME, Claim, Record
 
 T0 = 1_772_000_000_000
 DAY = 86_400_000
@@ -238,6 +238,25 @@ def test_with_sensitive_off_nothing_of_the_kind_is_kept_and_with_home_it_is_agai
     home.settings = replace(home.settings, privacy=PrivacySettings())
     extract.catch_up(home)
     assert believed(home) == ["Graz", "penicillin"]
+
+
+def test_a_secret_is_in_no_fact_whoever_reads_it(home):
+    text = "My bank card number is 4111 1111 1111 1111."
+    bring(home, said("a", text), said("b", "I live in Graz."))
+    extract.catch_up(home)
+    assert [row[3] for row in known(home)] == ["Graz"]
+    with home.db.read() as conn:
+        one = extract.spoken(conn, [1], home.settings)[0]
+        told = "My bank card number is 4111 1111 1111 1111."
+        claim = Claim(ME, "owns", "4111 1111 1111 1111", told, 0, len(text), read_by="model:m")
+        assert extract.judged(conn, one, home.settings, [(claim, "")]) == []
+
+
+def test_a_message_in_which_somebody_of_another_name_speaks_teaches_nothing(home):
+    home.settings = replace(home.settings, name="Nora Lindqvist")
+    bring(home, said("a", "My name is Falk. I live in Kleve."), said("b", "My name is Nora."))
+    extract.catch_up(home)
+    assert believed(home) == ["Nora"]
 
 
 def test_with_reading_off_nothing_is_read(home):

@@ -118,6 +118,28 @@ def test_a_line_reads_as_a_person_would_put_it(name, what, line) -> None:
     assert texts(fact(name, what)) == [line]
 
 
+def test_an_appointment_stands_until_its_day_is_over() -> None:
+    told = fact("date of meeting", "26 february")
+    assert texts(replace(told, said_ms=1_769_000_000_000)) == []  # said on 2026-01-21
+    assert texts(told) == ["The meeting is 26 february"]  # said in March: it may be the next one
+    after = TODAY[:4] + "-12-30"
+    assert texts(fact("date of meeting", after)) == [f"The meeting is {after}"]
+    assert texts(fact("date of standup", "mondays 9:30")) == ["The standup is mondays 9:30"]
+
+
+def test_what_one_was_at_an_earlier_place_is_not_who_one_is() -> None:
+    before = fact("occupation", "a data analyst at Sonae")
+    then = replace(fact("employer", "Feedzai"), said_ms=SAID + 86_400_000)
+    assert texts(before, then) == ["Works at Feedzai"]
+    assert len(texts(before, replace(then, value="Sonae"))) == 2
+    assert len(texts(before, replace(then, said_ms=SAID - 86_400_000))) == 2
+    assert len(texts(replace(before, pinned=True), then)) == 2
+
+
+def test_a_rule_is_told_as_it_was_laid_down() -> None:
+    assert texts(fact("rule", "never mock our own classes")) == ["Rule: never mock our own classes"]
+
+
 def test_a_tie_that_is_said_both_ways_stands_once() -> None:
     both = [fact("manager", "Tomás"), fact("occupation", "My manager", subject="Tomás")]
     assert texts(*both) == ["Tomás (manager)"]
@@ -140,6 +162,15 @@ def test_a_sensitive_line_says_so_and_is_never_made_where_it_shall_not_be() -> N
     (line,) = lines(allergy)
     assert line.section == "health" and "health" in line.sensitive
     assert lines(allergy, keep_sensitive=False) == []
+
+
+def test_without_the_sensitive_a_line_does_not_rest_on_a_sensitive_quote() -> None:
+    told = fact(quote="I live in Porto because of my diabetes", message_id=1)
+    again = fact(quote="I live in Porto", state="repeated", message_id=2)
+    assert lines(told, keep_sensitive=False) == []
+    (line,) = lines(told, again, keep_sensitive=False)
+    assert [one.quote for one in line.evidence] == ["I live in Porto"]
+    assert len(lines(told)) == 1
 
 
 def test_what_one_person_says_of_another_is_not_said_of_the_person() -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from knowme import archive, memory
+from knowme import archive, memory, structure
 from knowme.db import rows, value
 from knowme.errors import InputError, ModelDownError, StoreError
+from knowme.home import Home
 from knowme.sync import import_path, ingest, pending, reindex, store
 from knowme.types import Mark, Query, Record
 
@@ -431,3 +432,25 @@ def test_a_note_whose_name_is_not_unicode_is_read(home, tmp_path) -> None:
     assert import_path(home, note, "markdown").new == 1
     assert import_path(home, note, "markdown").new == 0
     assert import_path(home, tmp_path, "markdown").new == 1
+
+
+def test_an_embedder_elsewhere_is_sent_nothing_sensitive_and_no_secret(tmp_path) -> None:
+    """Whatever is allowed: neither as it comes in nor by reindex, and not as a fact's sentence."""
+    Home.create(tmp_path / "home")
+    own = {"embedder.kind": "hashing", "engine.kind": "echo"}
+    away = {**own, "embedder.url": "http://192.0.2.1/v1"}
+    every = ("question", "history", "recalled", "files", "memory", "summary")
+    away.update({f"privacy.{name}": "allow" for name in every})
+    with Home.open(tmp_path / "home", away) as home:
+        sent: list[str] = []
+        real = home.embedder.embed
+        home.embedder.embed = lambda texts, kind: (sent.extend(texts), real(texts, kind))[1]
+        put(home, said("c", "a", "I have diabetes.", 1), said("c", "b", "I live in Graz.", 2),
+            said("c", "d", "My password is hunter2x9 by the way.", 3))  # fmt: skip
+        structure.catch_up(home)
+        with home.db.read() as conn:
+            told = [text for (text,) in rows(conn, "SELECT sentence FROM facts")]
+            assert "I have diabetes." in told and pending(home) == 0
+        assert "I live in Graz." in sent
+        assert [text for text in sent if "diabetes" in text or "hunter2" in text] == []
+        assert home.search(Query("diabetes", top_k=1))[0].text == "I have diabetes."

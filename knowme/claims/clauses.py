@@ -49,6 +49,8 @@ _ADJECTIVE = re.compile(r".{3,}(?:ful|ous|ive|al|ic|able|ible|less|ed|ing|ary|is
 _SURELY_ADJECTIVE = re.compile(r".{3,}(?:ful|ous|[cst]ive|able|ible|less)$")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _ALSO_NOUNS = frozenset("love like use drink work need hate try feel".split())
+_VIA = _PREPOSITIONS | {"via"}
+_EVENTS_OF = frozenset("time trouble fun luck day experience".split())
 _HOLLOW = frozenset("spending having getting being doing making taking using escaping".split())
 _FACTS = frozenset("fact idea feeling thing way point".split())
 _ADJECTIVES = words("plain_adjectives")
@@ -186,6 +188,8 @@ class Clause:
         while self.word(at) in _ADVERBS | {"and", "then"}:
             at += 1
         second = form(self.word(at))
+        if at == stop + 1 and self.low[stop] == "," and self.word(at + 1) in _VIA:
+            return 0  # ", tracked via a form": how it was done
         second_said = self.word(at) in _SECOND and self.low[at - 1] != ","
         second_said = second_said and not self._noun(at)
         if BASE in found.kinds and second_said and self._plain(verb):
@@ -220,7 +224,7 @@ class Clause:
                 break
             if (low in _BREAKS and not self._abbreviates(at)) or low in _NOMINATIVE:
                 break
-            if low in _STOPS and at > begin and not self._relative(at):
+            if low in _STOPS and at > begin and not self._relative(at) and not self._what_as(at):
                 break
             if (
                 not low[0].isalnum()
@@ -237,6 +241,23 @@ class Clause:
                 break
             at += 1
         return at
+
+    def _what_as(self, at: int) -> bool:
+        """Tell "reptiles as pets", "SQLite as my database" from "as my kids grow up"."""
+        if self.low[at] != "as":
+            return False
+        article = self.word(at + 1) in ("a", "an", "my", "our")
+        if not article:
+            one, then = self.word(at + 1), self.word(at + 2)
+            ends = not then or not wordy(then)
+            return ends and one.isalpha() and one.endswith("s") and form(one) is None
+        for low in self.low[at + 2 : min(at + 7, self.last)]:
+            if not wordy(low) or low in _PREPOSITIONS | _STOPS:
+                return True
+            found = form(low)
+            if low in _NOMINATIVE or low in _FINITE or (found and found.kinds & {PAST, BASE}):
+                return False
+        return True
 
     def _relative(self, at: int) -> bool:
         """Tell "people who have lost a home" from "who are you"."""
@@ -367,6 +388,8 @@ class Clause:
             begin += 1
         if self.word(stop) in _ASKED and self._asks(begin, last):
             return None
+        if self.word(last) in _PREPOSITIONS and self.word(last + 1) in _ASKED - {"which"}:
+            return None  # "dive deeper | into how ..."
         if self._cut_short(begin, last, stop):
             return None
         inside = self.low[begin:last]
@@ -414,6 +437,8 @@ class Clause:
             or inside[0] in _STOPS
             or inside[0] in ("to", "and", "or", "not", "no")
         ):
+            return True
+        if len(inside) > 1 and inside[1] == "something":
             return True
         if inside[0] == "some" and len(inside) > 1 and inside[1] in _PREPOSITIONS:
             return True
@@ -506,6 +531,8 @@ class Clause:
             return same or not self._goes_on(at)
         if low in _POINTING:
             return self.word(at + 1) not in _TIMES  # "this month"
+        if low == "as" and self._what_as(at):
+            return False
         return low in _STOPS and at > begin and low not in ("than", "instead", "rather")
 
     def _cut(self, begin: int, at: int) -> int:
@@ -535,6 +562,9 @@ class Clause:
         while last > begin and lemma_of(self.low[last - 1]) in _NEEDS_MORE:
             joined = [at for at in range(begin, last) if self.low[at] in ("and", "or")]
             last = joined[-1] if joined else begin
+        if last - 1 > begin and self.low[last - 2] in _EVENTS_OF:
+            found = form(self.low[last - 1])
+            last -= found is not None and ING in found.kinds  # "a great time meeting | them"
         return last
 
     def draft(

@@ -135,6 +135,8 @@ class Sentence:
             return True
         if before.isdigit() or not before[0].isalnum():
             return before not in "\"“'*" and not self._reported(at - 1)
+        if self.low[0] in ("last", "next") and any(map(_is_past, self.low[1:at])):
+            return False  # "last week, someone read a post I made"
         return self.low[0] in _OPENING and not {"i", "we", "you"} & set(self.low[:at])
 
     def _since(self, at: int, _: str) -> bool:
@@ -384,6 +386,11 @@ class Sentence:
                 else:
                     yield from self._value_after(_POSSESSIONS[what], at, verb + 1, most=6)
                 return
+
+
+def _is_past(low: str) -> bool:
+    found = form(low)
+    return found is not None and PAST in found.kinds and BASE not in found.kinds
 
 
 _HELD: Mapping[str, Callable[[Sentence, int, str], bool]] = {

@@ -28,6 +28,16 @@ HALF_A_YEAR = 183
 _FIRST_WORDS = re.compile(r"\W*([^\W\d_]+)['’\w]*(?: ([^\W\d_]+))?")
 _THEY = frozenset("he she they ela ele elas eles él ella ellos ellas er sie".split())
 _END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)|\n+")
+_DOUBT = (
+    r"maybe|perhaps|possibly|probably|presumably|apparently|supposedly|i think|i guess|i believe"
+    r"|i suppose|not sure|if i remember(?: \w+)?|talvez|se calhar|provavelmente|acho(?: eu| que)?"
+    r"|quizás?|tal vez|probablemente|creo(?: que)?|vielleicht|wahrscheinlich|glaube? ich|denke? ich"
+)
+_DOUBT_FIRST = re.compile(rf"\W*(?:\w+,? )?(?:{_DOUBT})\W*", re.IGNORECASE)
+_DOUBTED = re.compile(
+    r"(?:maybe|perhaps|possibly|probably|talvez|quizás?|vielleicht)\b", re.IGNORECASE
+)
+_DOUBT_LAST = re.compile(rf"\W+(?:{_DOUBT})\W*", re.IGNORECASE)
 _SHORT = re.compile(r"\b(?:[A-Z]|[DJSM]r|Mrs|St|vs|e\.g|i\.e|etc|approx|no)$")
 """What ends in a point and ends no sentence."""
 _ORDINAL = re.compile(
@@ -202,18 +212,32 @@ def _claim(draft: Draft, text: str, said: date | None) -> Claim | None:
         return None
     if (draft.attribute.endswith(" by") and whens.find(value, said)) or _BY_DAY.fullmatch(value):
         return None  # "added by May 31", "decide by May 31": what is not said
-    told = sentence(draft.subject, draft.attribute, value, when, ended=draft.ended)
+    subject = _as_a_name(draft.subject)
+    told = sentence(subject, draft.attribute, value, when, ended=draft.ended)
     return Claim(
-        subject=draft.subject,
+        subject=subject,
         attribute=draft.attribute,
         value=value,
         sentence=told,
         start=draft.start,
         end=draft.end,
         when=when,
-        certain=draft.certain,
+        certain=draft.certain and not _hedged(text, draft),
         outright=draft.outright,
     )
+
+
+def _hedged(text: str, draft: Draft) -> bool:
+    """Tell whether the sentence begins or ends with a doubt: "Maybe I ...", "..., I think"."""
+    before = _END.split(text[max(0, draft.start - 40) : draft.start])[-1]
+    after = _END.split(text[draft.end : draft.end + 40], maxsplit=1)[0]
+    first = _DOUBT_FIRST.fullmatch(before) or _DOUBTED.match(text, draft.start, draft.end)
+    return bool(first or _DOUBT_LAST.fullmatch(after))
+
+
+def _as_a_name(subject: str) -> str:
+    """Return "henrik" as "Henrik": who is named so in one chat and so in another is one."""
+    return subject.capitalize() if subject in first_names() else subject
 
 
 def _default(draft: Draft, said: date | None) -> When:

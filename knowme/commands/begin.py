@@ -195,6 +195,10 @@ def import_file(state: State, path: Path, kind: str, as_json: bool) -> None:
         counts = reader.import_path(
             home, path, kind, lambda counts: line.tell(console.counts_line(counts))
         )
+        if kind == "knowme":
+            from knowme.export import take_decisions
+
+            take_decisions(home, path)  # before anything is learned: the person's word counts
         learned = _learn(home, line)
     if as_json:
         told = {"path": str(path), "kind": kind, **console.counts_json(counts), "learned": learned}

@@ -24,7 +24,7 @@ SECTIONS = {
 
 @chapter("context", first="show")
 def context() -> None:
-    """Show what a model is told with a question, and compress a conversation."""
+    """What a model is told with a question: show, compress."""
 
 
 @command(context, "show", json=True)
@@ -38,7 +38,7 @@ def context() -> None:
 def show(
     state: State, question: Sequence[str], conversation: str, model: str, as_json: bool
 ) -> None:
-    """Print the window that a question would be put in, part by part.
+    """Print the window that a question would be put in.
 
     Each part comes with its tokens, then every message word for word, then what found no room or
     may not stand in it, and why. No model is asked.
@@ -132,9 +132,10 @@ def _print_dropped(dropped: Sequence[dict[str, Any]]) -> None:
 @command(context, "compress", json=True)
 @click.argument("conversation", default="")
 def compress(state: State, conversation: str, as_json: bool) -> None:
-    """Summarise all but the last turns of a conversation now; else the one used last.
+    """Summarise all but the last turns of a conversation now.
 
-    Nothing is deleted: the turns leave the window, and come back when a question needs them.
+    Without an ID it is the one used last. Nothing is deleted: the turns leave the window, and come
+    back when a question needs them.
     """
     from dataclasses import asdict
 

@@ -402,10 +402,11 @@ def _after(home: Home) -> None:
 @click.argument("uid")
 @click.argument("value", nargs=-1, required=True)
 def facts_edit(state: State, uid: str, value: Sequence[str], as_json: bool) -> None:
-    """Correct a value that is wrong, and was: VALUE alone, not the sentence.
+    """Correct a value that was wrong from the beginning.
 
-    Your word counts, until you say otherwise. What was right and has changed since (a move, another
-    job) is better said anew, in a note or a chat: then both are kept, each with its time.
+    VALUE alone, not the sentence: knowme facts edit 3fa2c1 Lisbon. Your word counts, until you say
+    otherwise. What was right and has changed since (a move, another job) is better said anew, in a
+    note or a chat: then both are kept, each with its time.
     """
     _decide(state, uid, "edit", " ".join(value), as_json)
 
@@ -434,7 +435,10 @@ def facts_retire(state: State, uid: str, as_json: bool) -> None:
 @command(facts, "undo", json=True)
 @click.argument("uid", default="")
 def facts_undo(state: State, uid: str, as_json: bool) -> None:
-    """Take back the last change, of UID or of all; once more: it holds again."""
+    """Take back the last change, of UID or of all.
+
+    Called once more, it holds again.
+    """
     from knowme import facts
     from knowme.times import now_ms, zone
 
@@ -642,7 +646,7 @@ def inbox_answer(state: State, uid: str, choice: str, as_json: bool) -> None:
 @click.option("--diff", is_flag=True, help="Show what would be learned or lost; change nothing.")
 @click.option("--model", "role", metavar="ROLE", help="Let this model read for facts once more.")
 def rebuild(state: State, what: str, diff: bool, role: str | None, as_json: bool) -> None:
-    """Derive again from what was said: the facts, the profile ...
+    """Derive again from what was said: facts, profile, index.
 
     WHAT is items, index, facts, summaries, profile, or all. What was said, and what you decided,
     stays. --diff is for facts and profile.

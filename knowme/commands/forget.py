@@ -44,11 +44,12 @@ def forget(
     resume: bool,
     as_json: bool,
 ) -> None:
-    """Show what would go, ask, erase it from everywhere, and look for it by every route.
+    """Show what would go, ask, and erase it from everywhere.
 
-    TEXT is the exact words, in any case; "-" reads them from stdin. Where no message holds them,
-    what a search finds is shown, to choose from. Whole messages go, with our answers that used
-    them. The receipt holds no word of it. Nothing that was forgotten is synced again.
+    Then it is looked for by every route. TEXT is the exact words, in any case; "-" reads them from
+    stdin. Where no message holds them, what a search finds is shown, to choose from. Whole messages
+    go, with our answers that used them. The receipt holds no word of it. Nothing that was forgotten
+    is synced again.
     """
     from knowme import forget as forgetting
 

@@ -181,7 +181,8 @@ def export(state: State, target: Path, as_json: bool) -> None:
 
     TARGET is a folder that does not exist yet.
 
-    `knowme import-file TARGET` (or a source of kind knowme) reads it back.
+    What was said, what is believed of it, and what you decided. `knowme import-file TARGET`
+    reads it back; facts and the profile are then learned anew, and your word on them counts.
     """
     from knowme.export import export as write
 
@@ -190,7 +191,7 @@ def export(state: State, target: Path, as_json: bool) -> None:
     if as_json:
         console.say_json({"target": str(target), **counts})
     else:
-        parts = ", ".join(console.many(each, name[:-1]) for name, each in counts.items())
+        parts = ", ".join(console.many(each, name[:-1]) for name, each in counts.items() if each)
         say(f"{target}: {parts}")
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @chapter("profile", first="show")
 def profile() -> None:
-    """Who you are: show, why, edit, write, strike, pin, unpin, undo, diff, history, build.
+    """Who you are: show, why, edit, write, strike, pin, undo.
 
     It is the file USER_PROFILE.md in the home: edit that, or use these. What you say of a line
     holds for ever, whatever is learned later. A line is named by its id or by its words.
@@ -221,7 +221,10 @@ def edit(state: State, line: str | None, text: Sequence[str], as_json: bool) -> 
 @click.argument("text", nargs=-1, required=True)
 @click.option("--private", is_flag=True, help="Keep it out of every prompt that leaves.")
 def write(state: State, section: str, text: Sequence[str], private: bool, as_json: bool) -> None:
-    """Add a line of your own to a section: identity, people, preferences ... or one of yours."""
+    """Add a line of your own to a section.
+
+    SECTION is identity, people, preferences, work, context, communication, health, or a new one.
+    """
     words = " ".join(text) + (" [private]" if private else "")
     _decide(state, "write", "", as_json, words, _named(section))
 
@@ -229,7 +232,7 @@ def write(state: State, section: str, text: Sequence[str], private: bool, as_jso
 @command(profile, "strike", json=True)
 @click.argument("line", nargs=-1, required=True)
 def strike(state: State, line: Sequence[str], as_json: bool) -> None:
-    """Strike a line: it does not come back, however often it is learned."""
+    """Strike a line: it does not come back."""
     _decide(state, "strike", " ".join(line), as_json)
 
 
@@ -268,7 +271,7 @@ def undo(state: State, line: Sequence[str], as_json: bool) -> None:
 
 @command(profile, "build", json=True)
 def build(state: State, as_json: bool) -> None:
-    """Bring the profile up to date with what was learned, and write the page."""
+    """Bring the page up to date with what was learned."""
     from knowme import portrait
 
     with state.open() as home:

@@ -72,7 +72,7 @@ def jobs() -> None:
     "--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at most."
 )
 def jobs_list(state: State, states: tuple[str, ...], limit: int, as_json: bool) -> None:
-    """List jobs: those that live first, then the newest that ended."""
+    """List jobs: first those that live, then those that ended."""
     from dataclasses import asdict
 
     from knowme import jobs as queue

@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from typing import NamedTuple
 
+from knowme import whens
 from knowme.attributes import RELATIONS, attribute, sentence, value_key
 from knowme.psyche import MIND, Finding
 from knowme.sensitive import sensitive as kinds_of
@@ -83,14 +84,25 @@ def lines_from(
     """
     known = [fact for fact in facts if fact.state in ("believed", "repeated")]
     known = [fact for fact in known if not _over(fact, today)]
+    left = _left(known)
+    known = [fact for fact in known if fact.uid not in left]
     made = [*_own(known, places, today), *_people(known, places)]
     made += [_of_finding(finding) for finding in findings]
     derived: dict[str, Line] = {}
+    if not keep_sensitive:
+        made = [plain for line in made if (plain := _without_sensitive(line)) is not None]
     for line in sorted(made, key=lambda line: (line.uid, -line.confidence, line.text)):
-        if keep_sensitive or set(line.sensitive) <= {MIND}:
-            derived.setdefault(line.uid, line)
+        derived.setdefault(line.uid, line)
     decisions = list(decisions)
     return in_order(_once(_told(derived, decisions), decisions))
+
+
+def _without_sensitive(line: Line) -> Line | None:
+    """Return a line without its sensitive quotes; None if it is so itself, or rests on no other."""
+    if not set(line.sensitive) <= {MIND}:
+        return None
+    quotes = tuple(each for each in line.evidence if not kinds_of(each.quote))
+    return replace(line, evidence=quotes) if quotes or not line.evidence else None
 
 
 def line_uid(*about: str) -> str:
@@ -150,10 +162,43 @@ def _section(name: str) -> str:
 def _over(fact: Fact, today: str) -> bool:
     """Tell whether it is over by now, or was a matter of one day."""
     when = fact.when
-    if when.to_last and when.to_last < today:
+    if (when.to_last and when.to_last < today) or _passed(fact, today):
         return True
     one_day = bool(when.from_first) and when.from_first == when.to_last
     return one_day and attribute(fact.attribute).section != "context"
+
+
+_AT = re.compile(r"\b(?:at|for|with|na|no|em|en|bei)\s+(?P<firm>[^,;]+)$", re.IGNORECASE)
+
+
+def _left(facts: Sequence[Fact]) -> set[str]:
+    """Return the uids of what the person was at a place that they work at no more.
+
+    "I am an analyst at Sonae", and later "I work at Feedzai": both are kept as facts, and only the
+    later one is who they are now.
+    """
+    own = [fact for fact in facts if fact.subject == ME]
+    firms = [fact for fact in own if fact.attribute == "employer"]
+    now = {value_key("employer", fact.value) for fact in firms}
+    latest = max((fact.said_ms or 0 for fact in firms), default=0)
+    gone = set()
+    for fact in own:
+        place = _AT.search(fact.value) if fact.attribute == "occupation" else None
+        later = place is not None and not fact.pinned and (fact.said_ms or 0) < latest
+        if later and place and value_key("employer", place["firm"]) not in now:
+            gone.add(fact.uid)
+    return gone
+
+
+def _passed(fact: Fact, today: str) -> bool:
+    """Tell whether a date that is the value itself has come and gone: a meeting of last March.
+
+    A date that may be of several years counts as passed when the last of them is.
+    """
+    if not fact.attribute.startswith("date of ") or fact.said_ms is None:
+        return False
+    told = [found.when.to_last for found in whens.find(fact.value, _day(fact.said_ms))]
+    return bool(told) and all(last and last < today for last in told)
 
 
 def _own(facts: Sequence[Fact], places: Mapping[int, str], today: str) -> list[Line]:
@@ -276,6 +321,8 @@ _NOBODY = "\x01"
 
 def _said_plainly(name: str, what: str) -> str:
     """Return a fact without its subject: "Lives in Porto", "Favourite tea: oolong"."""
+    if name == "rule":  # as it was laid down: "Rule: never mock our own classes"
+        return f"Rule: {what}"
     told = " ".join(sentence(_NOBODY, name, what).split()).rstrip(". ")
     if attribute(name).section == "events" and _is_habit(name) and not name.startswith("is "):
         head = name.partition(" ")[0]  # "read" is a past to `sentence`, and a habit here
