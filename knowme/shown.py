@@ -31,16 +31,17 @@ _GENRE = (
     r"|letras?|canci[óo]n|canção|poemas?|rima|cuentos?|contos?|novelas?|relatos?|guião|guion"
     r"|roteiro|personage[mn]?|personaje|ficha|históri?as?|historias?|anuncios?|anúncios?|rascunho"
     r"|borrador|exemplos?|ejemplos?|frases?"
-    r"|oraci[óo]n|tradu[çc][ãc]?[ãi]?[oó]n?|redacci[óo]n|redação|carta|correo|e-?mails?|mensagem"
-    r"|mensaje|recado|bilhete|postal|depoimento|testimonio|discurso|deberes|piada|chiste|entrevista"
+    r"|oraci[óo]n|tradu[çc][ãc]?[ãi]?[oó]n?|redacci[óo]n|redação"
+    r"|recado|bilhete|postal|depoimento|testimonio|discurso|deberes|piada|chiste|entrevista"
     r"|anuncio|anúncio|biografía|biografia|modelo|legenda|subtítulos?|reseña"
     r"|liedtext|songtext|lied|gedicht|strophe|märchen|geschichte|roman|erzählung|drehbuch|rolle"
     r"|rollenspiel|figur|charakter(?:bogen)?|steckbrief|beispiel(?:satz)?|mustertext|muster|entwurf"
-    r"|aufsatz|anschreiben|bewerbung|brief|postkarte|zitat|auszug|absatz|satz|übersetzung|rede"
+    r"|aufsatz|anschreiben|bewerbung|postkarte|zitat|auszug|absatz|satz|übersetzung|rede"
     r"|hausaufgabe|übung|diktat|witz|anzeige|bewertung|rezension|untertitel|vorlage)"
 )
 _ROUGH_GENRE = (
-    r"(?:texts?|textos?|messages?|nachricht|letters?|mail|posts?|comments?|comentario|kommentar"
+    r"(?:carta|correo|e-?mails?|mensagem|mensaje|brief|texts?|textos?"
+    r"|messages?|nachricht|letters?|mail|posts?|comments?|comentario|kommentar"
     r"|captions?|quote|bio|ad|review|article|blog|page|examples?|sentences?|log|chat|screenshot"
     r"|ticket|form|survey|response|reply|resposta|respuesta|antwort|witness|patient\w*|paciente"
     r"|customer|client\w*|kunde|kundin|caller|student|speaker|guest|anonymous|reddit|user)"
@@ -331,7 +332,7 @@ _OWN_HEAD = re.compile(
     r"|version|story short|honest\w*|confession|truth|problem|situation|issue|context|situation"
     r"|edit"
     r"|results?|however|because|so|but|and|or|well|ok|okay|yes|hi|hello|hey|thanks|please|know|mind"
-    r"|record|save|store|keep|forget|good|bad|great|big|question|answers?|todo|idea|reason|case"
+    r"|record|file|save|store|keep|forget|good|bad|great|big|question|answers?|todo|idea|reason|case"
     r"|hint|tip"
     r"|warning|note to self|dear diary|diary|journal|log|mood|weather|sleep|meals?|breakfast"
     r"|lunch|dinner"
@@ -419,6 +420,23 @@ _SIGNED = (
     r"|(?:viele|liebe|herzliche|beste|schöne|mit freundlichen) grüßen?|gruß|lg|mfg"
     r"|vg{})[,!.]?[ \t]*\n+"
     r"[ \t]*(?-i:[A-ZÀ-Þ])[\w .'’-]{{0,30}}[ \t]*(?=\n|$)"
+)
+_ENDS_ON_THIS = re.compile(
+    r"\b(?:told|said|wrote|sent|gave|dictated|posted|left|found|dict[óo]u?|ditou|disse|dijo|escribió"
+    r"|escreveu|mandó|mandou|envió|enviou|hat|habe|haben)\b[^\n]{0,40}"
+    r"\b(?:this|isto|isso|esto|eso|das|dies)(?: \w*(?:diktiert|geschrieben|geschickt|gesagt"
+    r"|gegeben))?"
+    r"\s*[.:]?\s*$",
+    re.IGNORECASE,
+)
+"""Somebody did "this", and what follows is it."""
+_OF_SOMEBODY = re.compile(
+    r"\b\w+['’]s (?:\w+ )?(?:intro\w*|diary|journal|notes?|letter|bio|profile|message|words"
+    r"|story|post"
+    r"|e?-?mail|text|speech|statement|answer|essay|application|cv|resume|memoirs?)\b(?! (?:is"
+    r"|was)\b)"
+    r"|\b(?:exerc\w+|ejercicio|übung|aufgabe|lesson|lektion|lição|lección|unit|drill) \d+[.:)]",
+    re.IGNORECASE,
 )
 _IMPERATIVE = re.compile(
     r"\W*(?:please|bitte|por favor|can you|could you|turn|make|give|list|convert|put|shorten|help"
@@ -528,6 +546,8 @@ def _asked_about(text: str) -> Iterator[tuple[int, int]]:
 def _introduces(said: str) -> bool:
     """Tell whether a first sentence presents what follows, and is nothing of the writer's own."""
     own = _OWN.search(said) is not None
+    if _ENDS_ON_THIS.search(said) or _OF_SOMEBODY.search(said):
+        return True
     if said.rstrip()[-1:] == "?" and _POINTS.search(said) and not own:
         return True
     of_words = _OF_WORDS.search(said) or _OF_PLAYS.search(said)
@@ -558,13 +578,19 @@ def _hands_over(said: str, more: bool) -> int:
 
 
 def _opens(opener: str) -> bool:
-    """Tell whether a first paragraph only presents the second."""
+    """Tell whether a first paragraph only presents the second.
+
+    A heading, a day, a time or the weather presents nothing: so a journal begins.
+    """
     if not opener.strip() or _GREETS.fullmatch(opener):
         return False
     if _OWN.search(opener) and not _UNDER.search(opener):
         return False
-    told = _OWN_HEAD.search(opener)
-    return not told or bool(_BELOW.search(opener) or _IMPERATIVE.match(opener))
+    return bool(
+        _BELOW.search(opener)
+        or _IMPERATIVE.match(opener)
+        or (_GENRED.search(opener) and not opener.lstrip().startswith("#"))
+    )
 
 
 def _looks_back(last: str) -> bool:

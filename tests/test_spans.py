@@ -168,3 +168,12 @@ def test_scripts_without_spaces_have_shingles_too() -> None:
 def test_a_shingle_is_the_same_in_every_process() -> None:
     ((value, _, _),) = shingles("one two three four five six seven")
     assert value == 5738066066686891423
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["# 2024-01-07", "27/12/2020", "Day 12", "Rain all day.", "Dia calmo.", "# Kitchen", "12:30",
+     "Segunda, 27 de dezembro"],
+)  # fmt: skip
+def test_a_journal_that_begins_with_a_day_or_a_heading_is_its_writers(head):
+    assert foreign(f"{head}\n\nI live in Porto. Moro no Porto.") == []

@@ -19,7 +19,7 @@ from knowme.claims.english import read_sentence
 from knowme.claims.languages import language_of, read_other
 from knowme.claims.lexicon import EVENT, PLAN, Draft, first_names, words
 from knowme.claims.notes import read_notes
-from knowme.types import Claim, When
+from knowme.types import ME, Claim, When
 
 READS = 40_000
 """Characters of a message that are read."""
@@ -223,7 +223,7 @@ def _claim(draft: Draft, text: str, said: date | None) -> Claim | None:
         end=draft.end,
         when=when,
         certain=draft.certain and not _hedged(text, draft),
-        outright=draft.outright,
+        outright=draft.outright or (subject == ME and draft.attribute in RELATIONS),
     )
 
 

@@ -52,6 +52,13 @@ def _derived(conn: apsw.Connection, ids: list[int], at_ms: int) -> Counter[str]:
     """Erase facts, lines, fingerprints and items, each by the module that keeps them."""
     listed = json.dumps(ids)
     counts: Counter[str] = Counter()
+    theirs = f"i.message_id {_IN} OR i.id IN (SELECT item_id FROM because WHERE message_id {_IN})"
+    for name, sql in (  # before the facts go, which take their keys with them
+        ("items", f"SELECT count(*) FROM items i WHERE {theirs}"),
+        ("vectors", f"SELECT count(*) FROM vectors v JOIN items i ON i.id = v.item_id"
+                    f" WHERE {theirs}"),
+    ):  # fmt: skip
+        counts[name] += int(value(conn, sql, (listed,)))
     erased = facts.erase(conn, ids, at_ms)
     counts.update(facts=erased.facts, events=erased.events, decisions=erased.decisions)
     counts["lines"] += len(profile.erase(conn, ids, erased.uids, at_ms))
@@ -60,15 +67,8 @@ def _derived(conn: apsw.Connection, ids: list[int], at_ms: int) -> Counter[str]:
         for (text,) in rows(conn, f"SELECT plain(text) FROM messages WHERE id {_IN}", (listed,))
     ]
     counts["fingerprints"] += fingerprints.drop(conn, ids) + fingerprints.drop_prompts(conn, texts)
-    counts["vectors"] += int(
-        value(
-            conn,
-            "SELECT count(*) FROM vectors v JOIN items i ON i.id = v.item_id WHERE i.message_id"
-            f" {_IN} OR i.id IN (SELECT item_id FROM because WHERE message_id {_IN})",
-            (listed,),
-        )
-    )
-    counts["items"] += memory.drop_derived(conn, ids) + memory.drop_items(conn, ids)
+    memory.drop_derived(conn, ids)
+    memory.drop_items(conn, ids)
     return counts
 
 
