@@ -302,7 +302,11 @@ def body(conn: apsw.Connection, row: int) -> str:
     told = detail(conn, row)
     packed = value(conn, "SELECT body FROM egress WHERE id = ?", (row,))
     if packed is None:
-        why = "it was forgotten since, or privacy.keep_bodies was off" if told["sent_bytes"] else "there was no body"
+        why = (
+            "it was forgotten since, or privacy.keep_bodies was off"
+            if told["sent_bytes"]
+            else "there was no body"
+        )
         raise NotFoundError(f"What left as number {row} was not kept: {why}.", "See: knowme egress")
     try:
         return zstandard.ZstdDecompressor().decompress(packed).decode("utf-8", "replace")

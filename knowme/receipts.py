@@ -69,9 +69,7 @@ def store(conn: apsw.Connection, home: Home, turn: Turn, state: str, took_ms: fl
     return receipt_id
 
 
-def _summarise_ahead(
-    conn: apsw.Connection, home: Home, turn: Turn, conversation_id: int
-) -> None:
+def _summarise_ahead(conn: apsw.Connection, home: Home, turn: Turn, conversation_id: int) -> None:
     """Queue the summary of what will leave the window next, where there may be enough of it."""
     window = turn.states[home.models.primary].context_tokens
     if summaries.due(conn, conversation_id, summaries.sizes(home.settings, window)):

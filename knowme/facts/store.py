@@ -2,8 +2,8 @@
 
 Promises: every row is one claim of one message, with its quote. What is believed is a pure function
 of the claims and the person's decisions (``resolution.py``): the order in which messages came in
-does not matter, and learning the same again changes nothing. The person's word wins, and stays through every
-relearning. Every change is an event (``beliefs.py``).
+does not matter, and learning the same again changes nothing. The person's word wins, and stays
+through every relearning. Every change is an event (``beliefs.py``).
 Refuses to know: how a claim is read, whether its quote covers it (it comes with the gate's
 verdict), what a profile makes of it.
 
