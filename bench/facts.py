@@ -10,7 +10,7 @@
   message, and of those the validity: right, wide (it holds the true day), too sure, wrong.
 * BEAM: how many are believed of user turns; no labels.
 * Dates: bench/dates.jsonl, 128 sentences in four languages.
-* Hostile texts: tests/data/injections.jsonl, 100 ways in.
+* Hostile texts: tests/data/injections.jsonl, 226 texts and their honest twins.
 * Precision: bench/facts_judged.jsonl, verdicts by hand on a random sample; of texts that may not be
   copied only the name of the fact and the verdict. A verdict counts while its fact is believed.
 * Unsupported: believed facts with a number or a name in value or sentence that their quote lacks,

@@ -578,3 +578,26 @@ def test_rules_read_a_third_of_what_observers_noted(shared):
 def test_an_attribute_of_a_claim_has_a_section():
     for one in read("I love tea. My sister Ana lives in Berlin. I went to Rome.", said=DAY):
         assert attribute(one.attribute).section
+
+
+def test_a_day_to_come_is_that_of_what_one_prepares_for():
+    (claim,) = read("I'm preparing for my interview on June 5.", said=DAY)
+    assert claim.value == "my interview on June 5" and not claim.when.to_last
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I had a rash when I was 6.",
+        "I've always had a dog.",
+        "I prefer using a style that's made for night.",
+        "I'm thinking of reaching out to him again.",
+    ],
+)
+def test_what_ends_before_what_makes_it_true_is_not_claimed(text):
+    assert read(text, said=DAY) == []
+
+
+def test_a_second_wish_is_not_part_of_the_first_thing():
+    (claim,) = read("I use Python and want to learn Rust.", said=DAY)
+    assert claim.value == "Python"

@@ -28,6 +28,25 @@ HALF_A_YEAR = 183
 _FIRST_WORDS = re.compile(r"\W*([^\W\d_]+)['’\w]*(?: ([^\W\d_]+))?")
 _THEY = frozenset("he she they ela ele elas eles él ella ellos ellas er sie".split())
 _END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)|\n+")
+_TOWARDS = re.compile(
+    r"(?:is |are )?(?:preparing|getting ready|trying|aiming|thinking|looking|working|organi[sz]ing"
+    r"|practi[sc]ing|training|studying|hoping)\b"
+)
+"""What is done now towards something: a day to come is that thing's."""
+_AND_MORE = re.compile(r",? and (?:i |we )?(?:want|need|hope|would like|am|plan|try)\b.*$", re.I)
+_OPEN_END = re.compile(
+    r"\b(?:right|to|to get|and|or|when|where|if|because|that|who|which|but)$", re.I
+)
+_CONJUNCTION = re.compile(r"\b(?:when|because|if|while|until)\W*$", re.I)
+_ALWAYS = re.compile(r"\b(?:i|we)(?:'ve|’ve| have) always\b", re.I)
+_BARE = re.compile(
+    r"\b(?:people|person|someone|somebody|something|folks?|guys?|book|style|things?|images?|place"
+    r"|way|man|woman|friends?|job|app|tool|group)$",
+    re.I,
+)
+_WHICH = re.compile(r"\s+(?:who|that|that's|which|whose|where)\b", re.I)
+_LEANS = re.compile(r"\b(?:out|closer|back|over|up|away|asking|talking|listening|looking)$", re.I)
+_TO_WHOM = re.compile(r"\s+(?:to|for|with|from|about|of) (?:him|her|them|it|me|us|you)\b", re.I)
 _DOUBT = (
     r"maybe|perhaps|possibly|probably|presumably|apparently|supposedly|i think|i guess|i believe"
     r"|i suppose|not sure|if i remember(?: \w+)?|talvez|se calhar|provavelmente|acho(?: eu| que)?"
@@ -198,17 +217,17 @@ def _claim(draft: Draft, text: str, said: date | None) -> Claim | None:
         found = _own(draft, quote, whens.find(quote, said), said)
         if _tells_time(draft.attribute):
             found, value = [], _day_named(draft.attribute, value, said)
+        if found and _of_its_object(draft, found, said):
+            found = []  # "preparing for the interview on June 5": it is the interview's day
         if found:
             value = _without_times(draft, value, found)
             if value.split(" ")[0].lower() in _OPENS and draft.kind != PLAN:
                 return None  # "went with | to save time": what it was is gone
             when = _dated(draft, found, said, when)
-    value = draft.prefix * bool(value) + " ".join(value.split())
+    value = _AND_MORE.sub("", draft.prefix * bool(value) + " ".join(value.split()))
     if text[max(0, draft.first - 5) : draft.first].lower() == "this ":  # "this amazing woman"
         value = f"{'an' if value[:1].lower() in 'aeiou' else 'a'} {value}"
-    if not value or _RELATIVE.search(value) is not None:
-        return None
-    if value.lower() in ("myself", "ourselves"):
+    if _says_nothing(value) or _is_cut(draft, value, quote, text):
         return None
     if (draft.attribute.endswith(" by") and whens.find(value, said)) or _BY_DAY.fullmatch(value):
         return None  # "added by May 31", "decide by May 31": what is not said
@@ -225,6 +244,26 @@ def _claim(draft: Draft, text: str, said: date | None) -> Claim | None:
         certain=draft.certain and not _hedged(text, draft),
         outright=draft.outright or (subject == ME and draft.attribute in RELATIONS),
     )
+
+
+def _of_its_object(draft: Draft, found: Sequence[whens.Found], said: date | None) -> bool:
+    """Tell whether what is done now is dated by a day to come: that day is its object's."""
+    ahead = said is not None and any(each.when.from_first > said.isoformat() for each in found)
+    return ahead and _TOWARDS.match(draft.attribute) is not None
+
+
+def _says_nothing(value: str) -> bool:
+    pointing = value.lower() in ("myself", "ourselves")
+    return not value or pointing or _RELATIVE.search(value) is not None
+
+
+def _is_cut(draft: Draft, value: str, quote: str, text: str) -> bool:
+    """Tell whether a statement ends before what would make it one."""
+    if _OPEN_END.search(value) or _CONJUNCTION.search(quote) or _ALWAYS.search(quote):
+        return True
+    rest = text[draft.last : draft.last + 24]
+    bare = _BARE.search(value) is not None and _WHICH.match(rest) is not None
+    return bare or (_LEANS.search(value) is not None and _TO_WHOM.match(rest) is not None)
 
 
 def _hedged(text: str, draft: Draft) -> bool:
