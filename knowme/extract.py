@@ -244,7 +244,10 @@ def _of(claim: Claim, speaker: str) -> Claim:
     """Return a claim of another speaker with their name where the rules wrote "me"."""
     if claim.subject != ME:
         return claim
-    sentence = attributes.sentence(speaker, claim.attribute, claim.value, claim.when)
+    told = attributes.sentence(ME, claim.attribute, claim.value, claim.when)
+    over = attributes.sentence(ME, claim.attribute, claim.value, claim.when, ended=True)
+    ended = claim.sentence == over != told  # "I used to love it"
+    sentence = attributes.sentence(speaker, claim.attribute, claim.value, claim.when, ended=ended)
     return replace(claim, subject=speaker, sentence=sentence, outright=False)
 
 

@@ -127,6 +127,8 @@ def period(time: When) -> str:
         return f"{'on' if began[0] == began[1] else 'in'} {at}" if at and named else at
     first, last = _moment(*began), _moment(*ended)
     if not last:
+        if first.startswith("between "):
+            return f"since some day {first}"
         return first if first.startswith(("by ", "after ")) else f"since {first}"
     if not first:
         return f"over {last}" if last.startswith("by ") else f"until {last}"

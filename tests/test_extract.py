@@ -15,7 +15,7 @@ from knowme.db import rows
 from knowme.errors import ModelError
 from knowme.settings import PrivacySettings, Settings, SourceSettings
 from knowme.spans import shingles
-from knowme.sync import store
+from knowme.sync import ingest, store
 from knowme.types import ME, Claim, Record
 
 T0 = 1_772_000_000_000
@@ -511,3 +511,12 @@ def test_the_packaged_model_reads_in_the_given_form_and_nothing_unsupported_is_b
                 assert gate.uncovered(sentence, quote, None) == ()
         again = reading.schema(3)["properties"]["facts"]["items"]["properties"]["n"]["enum"]
         assert again == [1, 2, 3]
+
+
+def test_what_another_speaker_used_to_do_is_told_as_over(home) -> None:
+    said = {"session": "s", "speaker": "Ana", "timestamp": "2026-01-05T09:00"}
+    ingest(home, ["I used to love skating."], [said])
+    extract.catch_up(home)
+    with home.db.read() as conn:
+        (fact,) = facts.believed(conn, subject="Ana")
+    assert "used to" in fact.sentence and fact.when.to_last

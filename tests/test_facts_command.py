@@ -63,7 +63,7 @@ def test_the_list_tells_whose_it_is_what_since_when_the_words_and_a_name_to_act_
     lines = out.splitlines()
     assert lines[0] == "you" and "Ana" in lines
     at = next(n for n, line in enumerate(lines) if "I live in Gaia" in line)
-    assert "since between 2026-03-14 and 2026-05-02" in lines[at]
+    assert "since some day between 2026-03-14 and 2026-05-02" in lines[at]
     assert lines[at + 1].strip() == "“I live in Gaia now”  2026-05-02"
     assert "(health)" in next(line for line in lines if "penicillin" in line)
     assert "I live in Porto." not in out
@@ -310,7 +310,7 @@ def test_reading_now_says_that_there_is_nothing_new(told, tmp_path) -> None:
         (When("2019-01-01", "2019-12-31"), "since 2019"),
         (When("1990-01-01", "1999-12-31"), "since 1990 to 1999"),
         (When("2026-03-14", "2026-03-14"), "since 2026-03-14"),
-        (When("2026-03-14", "2026-05-02"), "since between 2026-03-14 and 2026-05-02"),
+        (When("2026-03-14", "2026-05-02"), "since some day between 2026-03-14 and 2026-05-02"),
         (When("", "2026-03-14"), "by 2026-03-14"),
         (When("2026-03-14", ""), "after 2026-03-14"),
         (When(to_first="2026-02-01", to_last="2026-02-28"), "until February 2026"),
