@@ -34,7 +34,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from knowme import attributes, extract, whens
+from knowme import attributes, extract, reading, whens
 from knowme.db import rows
 from knowme.fiction.build import POISON, UNTRUSTED, build, facts
 from knowme.home import Home
@@ -369,7 +369,7 @@ def with_model(given: str, messages: int) -> dict:
             ids = [n for (n,) in rows(conn, "SELECT id FROM messages ORDER BY at_ms, id")]
             spoken = extract.spoken(conn, ids, home.settings)
         spoken = sorted(spoken, key=lambda one: one.at_ms or 0)[:messages]
-        readings = extract.read_with_model(home, extract.reader(home), spoken)
+        readings = reading.read(home, extract.reader(home), spoken)
         home.db.write(lambda conn: extract.store(conn, readings, home.settings))
         read = [fact for fact in known(home) if fact["read_by"] != "rules"]
         counted = [f for f in known(home) if f["state"] in COUNTED]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apsw
 
-from knowme import attributes, fingerprints, spans
+from knowme import attributes, fingerprints, spans, states
 from knowme.db import rows, value
 from knowme.errors import ModelError
 from knowme.settings import Settings
@@ -312,22 +312,13 @@ def reader(home: Home) -> str:
     return role if state.local and state.parameters >= SMALL else ""
 
 
-def read_with_model(home: Home, role: str, messages: Sequence[Spoken]) -> list[Reading]:
-    """Let a model read these messages (see ``reading.read``). Raises NotFoundError, ModelError."""
-    from knowme import reading
-
-    return reading.read(home, role, messages)
-
-
 def start_over(conn: apsw.Connection, *, model: bool = False) -> None:
     """Forget how far the rules (or the ``model``) have read: ``catch_up`` reads everything again.
 
     What was read before is replaced message by message. For ``rebuild``.
     """
     names = (MODEL,) if model else (STATE, QUIET, fingerprints.AGAIN)
-    conn.execute(
-        "DELETE FROM states WHERE name IN (SELECT value FROM json_each(?))", (json.dumps(names),)
-    )
+    states.drop(conn, *names)
 
 
 def state(conn: apsw.Connection) -> dict[str, Any]:
@@ -336,9 +327,7 @@ def state(conn: apsw.Connection) -> dict[str, Any]:
     ``upto`` and ``seen`` are the last message read and the last one looked at for fingerprints,
     ``answers`` the last receipt; beside each when it came in.
     """
-    found = value(conn, "SELECT value FROM states WHERE name = ?", (STATE,))
-    told = json.loads(found) if found else {}
-    return {**_START, **told}
+    return {**_START, **(states.read(conn, STATE) or {})}
 
 
 _START: Mapping[str, Any] = {
@@ -347,17 +336,8 @@ _START: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-def put_state(conn: apsw.Connection, name: str, told: Any) -> None:
-    """Keep how far a derivation is, as JSON."""
-    conn.execute(
-        "INSERT INTO states(name, value, updated_ms) VALUES(?, ?, ?) ON CONFLICT(name)"
-        " DO UPDATE SET value = excluded.value, updated_ms = excluded.updated_ms",
-        (name, json.dumps(told), now_ms()),
-    )
-
-
 def _move(conn: apsw.Connection, **changed: Any) -> None:
-    put_state(conn, STATE, {**state(conn), **changed})
+    states.keep(conn, STATE, {**state(conn), **changed}, now_ms())
 
 
 def _depends(settings: Settings) -> str:
@@ -379,7 +359,7 @@ def _begin(home: Home) -> None:
         if now["settings"] != depends:
             start_over(conn)
             conn.execute("DELETE FROM fingerprints")
-            put_state(conn, STATE, {**_START, "settings": depends})
+            states.keep(conn, STATE, {**_START, "settings": depends}, now_ms())
             return
         changed = {}
         for table, column, upto, at in (
@@ -413,7 +393,7 @@ def _unlearn(home: Home) -> Learned:
         ids = [each for each, _ in found]
         if not ids:
             return 0
-        put_state(conn, QUIET, sorted({*_quiet(conn), *(each for each, mute in found if mute)}))
+        _put_quiet(conn, {*_quiet(conn), *(each for each, mute in found if mute)})
         return facts.unlearn(conn, ids, now_ms(), "Its message is out of recall.")
 
     return Learned(unlearned=home.db.write(gone))
@@ -511,8 +491,11 @@ def injected_by(receipt: Mapping[str, Any]) -> list[str]:
 
 
 def _quiet(conn: apsw.Connection) -> list[int]:
-    found = value(conn, "SELECT value FROM states WHERE name = ?", (QUIET,))
-    return json.loads(found) if found else []
+    return states.read(conn, QUIET) or []
+
+
+def _put_quiet(conn: apsw.Connection, ids: Iterable[int]) -> None:
+    states.keep(conn, QUIET, sorted(ids), now_ms())
 
 
 def _loud_again(conn: apsw.Connection) -> list[int]:
@@ -568,7 +551,7 @@ def _read_next(home: Home, size: int) -> Learned | None:
 
     def put(conn: apsw.Connection) -> Learned:
         if quiet:
-            put_state(conn, QUIET, sorted({*_quiet(conn), *quiet}))
+            _put_quiet(conn, {*_quiet(conn), *quiet})
         _move(conn, upto=last, at=at)
         return store(conn, readings, home.settings)
 
@@ -582,7 +565,7 @@ def _read_these(home: Home, ids: Sequence[int]) -> Learned:
     def put(conn: apsw.Connection) -> Learned:
         fingerprints.read_again(conn, ids)
         loud = set(_loud_again(conn))
-        put_state(conn, QUIET, [each for each in _quiet(conn) if each not in loud & set(ids)])
+        _put_quiet(conn, set(_quiet(conn)) - (loud & set(ids)))
         return store(conn, readings, home.settings)
 
     return home.db.write(put)

@@ -23,8 +23,10 @@ from collections.abc import Iterable, Sequence
 
 import apsw
 
+from knowme import states
 from knowme.db import rows
 from knowme.spans import shingles
+from knowme.times import now_ms
 
 AGAIN = "facts.again"
 """The state that holds the numbers of messages to be read once more."""
@@ -204,8 +206,7 @@ def drop_prompts(conn: apsw.Connection, texts: Iterable[str]) -> int:
 
 def again(conn: apsw.Connection) -> list[int]:
     """Return the messages that are to be read once more, in order."""
-    found = rows(conn, "SELECT value FROM states WHERE name = ?", (AGAIN,))
-    return sorted(set(json.loads(found[0][0]))) if found else []
+    return sorted(set(states.read(conn, AGAIN) or ()))
 
 
 def note_again(conn: apsw.Connection, message_ids: Iterable[int]) -> None:
@@ -223,16 +224,11 @@ def read_again(conn: apsw.Connection, message_ids: Iterable[int]) -> None:
 
 
 def _put_again(conn: apsw.Connection, message_ids: Iterable[int]) -> None:
-    told = json.dumps(sorted(set(message_ids)))
-    if told == "[]":
-        conn.execute("DELETE FROM states WHERE name = ?", (AGAIN,))
-        return
-    conn.execute(
-        "INSERT INTO states(name, value, updated_ms)"
-        " VALUES(?, ?, CAST(unixepoch('subsec') * 1000 AS INTEGER))"
-        " ON CONFLICT(name) DO UPDATE SET value = excluded.value, updated_ms = excluded.updated_ms",
-        (AGAIN, told),
-    )
+    told = sorted(set(message_ids))
+    if told:
+        states.keep(conn, AGAIN, told, now_ms())
+    else:
+        states.drop(conn, AGAIN)
 
 
 def overlaps(stretches: Sequence[tuple[int, int, str]], start: int, end: int) -> str:

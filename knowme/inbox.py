@@ -9,15 +9,13 @@ All functions take ``conn`` and run inside the caller's transaction.
 
 from __future__ import annotations
 
-import json
 from datetime import date
 from typing import Any, Literal, NamedTuple
 
 import apsw
 
-from knowme import facts
+from knowme import facts, states
 from knowme.attributes import attribute
-from knowme.db import value
 from knowme.errors import InputError
 from knowme.facts.resolution import BOTH_CANNOT_BE
 from knowme.times import day as day_of
@@ -84,8 +82,8 @@ def question_of_the_day(conn: apsw.Connection, at_ms: int, *, day: str) -> Doubt
 
     ``day`` is today as an ISO day, in the person's zone: there is one question on each.
     """
-    told = value(conn, "SELECT value FROM states WHERE name = ?", (_STATE,))
-    asked: dict[str, str] = json.loads(told)["asked"] if told else {}
+    told = states.read(conn, _STATE)
+    asked: dict[str, str] = told["asked"] if told else {}
     if day in asked.values():
         return None
     asked = {uid: on for uid, on in asked.items() if 0 <= _days(on, day) < ASK_AGAIN_DAYS}
@@ -93,11 +91,7 @@ def question_of_the_day(conn: apsw.Connection, at_ms: int, *, day: str) -> Doubt
     if best is None:
         return None
     asked[best.fact.uid] = day
-    conn.execute(
-        "INSERT INTO states(name, value, updated_ms) VALUES(?, ?, ?) ON CONFLICT(name)"
-        " DO UPDATE SET value = excluded.value, updated_ms = excluded.updated_ms",
-        (_STATE, json.dumps({"asked": asked}), at_ms),
-    )
+    states.keep(conn, _STATE, {"asked": asked}, at_ms)
     return best
 
 

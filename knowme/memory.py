@@ -22,6 +22,7 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
+from knowme import states
 from knowme.db import rows, value
 from knowme.seams import Vectors
 from knowme.types import Fact
@@ -626,7 +627,7 @@ def missing(conn: apsw.Connection, space_id: int, limit: int, below: int = 2**62
 def count_missing(conn: apsw.Connection, space_id: int) -> int:
     """Return how many items have no vector of this embedder."""
     have = int(value(conn, "SELECT count(*) FROM vectors WHERE embedder_id = ?", (space_id,)))
-    if value(conn, "SELECT 1 FROM states WHERE name = 'bare'") is None:
+    if states.read(conn, "bare") is None:
         return count(conn) - have
     sql = (
         "SELECT count(*) FROM items i WHERE NOT EXISTS (SELECT 1 FROM vectors v"
@@ -645,14 +646,9 @@ def leave_bare(
 ) -> None:
     """Say that items of these kinds, said before then, need no vector; None: that all do."""
     if before_ms is None:
-        conn.execute("DELETE FROM states WHERE name = 'bare'")
+        states.drop(conn, "bare")
         return
-    told = json.dumps({"before_ms": before_ms, "kinds": " ".join(kinds)})
-    conn.execute(
-        "INSERT INTO states(name, value, updated_ms) VALUES('bare', ?, ?) ON CONFLICT(name)"
-        " DO UPDATE SET value = excluded.value, updated_ms = excluded.updated_ms",
-        (told, now_ms),
-    )
+    states.keep(conn, "bare", {"before_ms": before_ms, "kinds": " ".join(kinds)}, now_ms)
 
 
 def drop_bare(conn: apsw.Connection, limit: int) -> int:

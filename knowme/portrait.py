@@ -19,21 +19,19 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import apsw
 
-from knowme import extract, fingerprints, profile, psyche, spans
-from knowme.db import rows, value
+from knowme import extract, facts, fingerprints, profile, psyche, spans, states
+from knowme.db import rows
 from knowme.errors import HomeError
-from knowme.times import known_time, now_ms, zone
-from knowme.types import ME, Fact, Line, When
+from knowme.times import now_ms, zone
+from knowme.types import ME, Fact, Line
 from knowme.wire import estimate_tokens
-from knowme.workspace import MAX_BYTES, PROFILE, Part
+from knowme.workspace import MAX_BYTES, PROFILE
 
 if TYPE_CHECKING:
-    from datetime import tzinfo
-
     from knowme.home import Home
     from knowme.settings import Settings
 
@@ -147,12 +145,12 @@ def derive(conn: apsw.Connection, settings: Settings, at_ms: int) -> list[Line]:
     Stores nothing. Sentences count as far as ``look`` has read them.
     """
     tz = zone(settings.memory.timezone)
-    facts = believed(conn)
-    found, places = [], _places(conn, {fact.message_id for fact in facts}, tz)
+    known = believed(conn)
+    found, places = [], _places(conn, {fact.message_id for fact in known}, settings)
     if settings.profile.psychology:
-        found = psyche.findings(_marked(conn, settings, tz))
+        found = psyche.findings(_marked(conn, settings))
     return profile.lines_from(
-        facts,
+        known,
         found,
         profile.decisions(conn),
         today=datetime.fromtimestamp(at_ms / 1000, tz).date().isoformat(),
@@ -161,34 +159,14 @@ def derive(conn: apsw.Connection, settings: Settings, at_ms: int) -> list[Line]:
     )
 
 
-_FACT = (
-    "uid, subject, attribute, value, sentence, message_id, start, end, quote, said_ms, from_first,"
-    " from_last, to_first, to_last, read_by, certain, outright, sensitive, state, reason, other,"
-    " pinned, recorded_ms, retired_ms"
-)
-
-
 def believed(conn: apsw.Connection) -> list[Fact]:
     """Return the facts that are believed, and those that say them again."""
-    found = rows(conn, f"SELECT {_FACT} FROM facts WHERE state = 'believed' ORDER BY id")
-    known = {row[0] for row in found}
-    again = rows(conn, f"SELECT {_FACT} FROM facts WHERE state = 'repeated' ORDER BY id")
-    return [_fact(row) for row in (*found, *(row for row in again if row[20] in known))]
+    found = facts.believed(conn, states=("believed", "repeated"), limit=2**31)
+    known = {fact.uid for fact in found if fact.state == "believed"}
+    return [fact for fact in found if fact.state == "believed" or fact.other in known]
 
 
-def _fact(row: tuple[Any, ...]) -> Fact:
-    uid, subject, attribute, told, sentence, message_id, start, end, quote, said = row[:10]
-    read_by, certain, outright, kinds, state, reason, other, pinned, recorded, retired = row[14:]
-    return Fact(
-        uid=uid, subject=subject, attribute=attribute, value=told, sentence=sentence,
-        message_id=message_id, start=start, end=end, quote=quote, said_ms=said,
-        when=When(*row[10:14]), read_by=read_by, certain=bool(certain), outright=bool(outright),
-        sensitive=tuple(kind for kind in kinds.split(",") if kind), state=state, reason=reason,
-        other=other, pinned=bool(pinned), recorded_ms=recorded, retired_ms=retired,
-    )  # fmt: skip
-
-
-def _places(conn: apsw.Connection, ids: Iterable[int], tz: tzinfo | None) -> dict[int, str]:
+def _places(conn: apsw.Connection, ids: Iterable[int], settings: Settings) -> dict[int, str]:
     """Return where and when each message was said: another conversation or day is another place."""
     found = rows(
         conn,
@@ -196,13 +174,9 @@ def _places(conn: apsw.Connection, ids: Iterable[int], tz: tzinfo | None) -> dic
         " (SELECT value FROM json_each(?))",
         (json.dumps(sorted(ids)),),
     )
-    return {number: f"{where} {_day(at_ms, tz)}" for number, where, at_ms in found}
-
-
-def _day(at_ms: int | None, tz: tzinfo | None) -> str:
-    if at_ms is None or not known_time(at_ms):
-        return ""
-    return datetime.fromtimestamp(at_ms / 1000, tz).date().isoformat()
+    return {
+        number: f"{where} {extract.day_of(at_ms, settings) or ''}" for number, where, at_ms in found
+    }
 
 
 # --- the person's own sentences -------------------------------------------------------------------
@@ -247,12 +221,9 @@ def _version() -> str:
 
 
 def _looked(conn: apsw.Connection) -> _Looked:
-    found = value(conn, "SELECT value FROM states WHERE name = ?", (STATE,))
+    told = states.read(conn, STATE)
     version = _version()
-    if found is None:
-        return _Looked(version, 0, ())
-    told = json.loads(found)
-    if told["version"] != version:
+    if told is None or told["version"] != version:
         return _Looked(version, 0, ())
     return _Looked(version, told["upto"], tuple(told["ids"]))
 
@@ -260,20 +231,16 @@ def _looked(conn: apsw.Connection) -> _Looked:
 def _put_looked(conn: apsw.Connection, now: _Looked, at_ms: int) -> None:
     if _looked(conn).upto > now.upto:  # another process was there first
         return
-    conn.execute(
-        "INSERT INTO states(name, value, updated_ms) VALUES(?, ?, ?) ON CONFLICT(name)"
-        " DO UPDATE SET value = excluded.value, updated_ms = excluded.updated_ms",
-        (STATE, json.dumps(now._asdict()), at_ms),
-    )
+    states.keep(conn, STATE, now._asdict(), at_ms)
 
 
 def _marked(
-    conn: apsw.Connection, settings: Settings, tz: tzinfo | None
+    conn: apsw.Connection, settings: Settings
 ) -> list[tuple[psyche.Said, list[psyche.Mark]]]:
     """Return the person's own messages that say something of them, each with its marks."""
     spoken = extract.spoken(conn, _looked(conn).ids, settings)
     own = [one for one in spoken if one.subject == ME]
-    places = _places(conn, (one.id for one in own), tz)
+    places = _places(conn, (one.id for one in own), settings)
     found = []
     for one in own:
         foreign = [*spans.foreign(one.text)]
@@ -351,11 +318,3 @@ def _replace(path: Path, text: str) -> None:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-
-
-def parts(home: Home) -> tuple[Part, ...]:
-    """Return what prompts hold of the profile: ``memory``, and ``sensitive`` for this machine only.
-
-    As the file stands now, also where it was just edited by hand; none where there is none.
-    """
-    return tuple(part for part in home.workspace.parts() if part.cls in ("memory", "sensitive"))

@@ -19,7 +19,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apsw
 
-from knowme import attributes, egress, extract, fingerprints, receipts, spans, steering, whens
+from knowme import (
+    attributes,
+    egress,
+    extract,
+    fingerprints,
+    receipts,
+    spans,
+    states,
+    steering,
+    whens,
+)
 from knowme.db import rows, value
 from knowme.errors import ModelError
 from knowme.extract import (
@@ -338,14 +348,13 @@ def _keep(
         for number, reader in sorted(extract.holding(conn, ids))
         if reader.startswith("model:") and reader != by
     ]
-    extract.put_state(conn, MODEL, {"model": by, "upto": ids[-1]})
+    states.keep(conn, MODEL, {"model": by, "upto": ids[-1]}, now_ms())
     done = extract.store(conn, [*others, *read], home.settings)
     return done._replace(messages=len(ids))
 
 
 def _model_upto(conn: apsw.Connection, by: str) -> int:
     """Return the last message that this model has read; never one that came in after it read."""
-    found = value(conn, "SELECT value FROM states WHERE name = ?", (MODEL,))
-    told = json.loads(found) if found else {}
+    told = states.read(conn, MODEL) or {}
     upto = int(told.get("upto", 0)) if told.get("model") == by else 0
     return min(upto, int(extract.state(conn)["upto"]))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from knowme import jobs, memory
+from knowme import jobs, memory, states
 from knowme.db import rows
 from knowme.errors import InputError, ModelError
 from knowme.home import Home
@@ -253,7 +253,7 @@ def _profile(home: Home, tell: Tell | None) -> dict[str, int]:
     from knowme import portrait
 
     # How far sentences were read: all of them are read again.
-    home.db.write(lambda conn: conn.execute("DELETE FROM states WHERE name = ?", (portrait.STATE,)))
+    home.db.write(lambda conn: states.drop(conn, portrait.STATE))
     return {"changes": portrait.build(home).changes}
 
 

@@ -14,7 +14,6 @@ All functions take ``conn`` and run inside the caller's transaction.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import secrets
 from collections.abc import Iterable, Sequence
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from knowme import states
 from knowme.db import value
 from knowme.times import now_ms
 from knowme.types import Record
@@ -93,11 +93,7 @@ def bury(
         "INSERT OR IGNORE INTO tombstones(hash, erasure_id, at_ms) VALUES(?, ?, ?)",
         [(each, erasure_id, at_ms) for each in sorted(found)],
     )
-    conn.execute(
-        "INSERT INTO states(name, value, updated_ms) VALUES(?, ?, ?) ON CONFLICT(name)"
-        " DO UPDATE SET value = excluded.value, updated_ms = excluded.updated_ms",
-        (STATE, json.dumps({"key": key.hex(), "phrases": lengths}), now_ms()),
-    )
+    states.keep(conn, STATE, {"key": key.hex(), "phrases": lengths}, now_ms())
     return len(found)
 
 
@@ -130,10 +126,9 @@ def without_title(conn: apsw.Connection, source: str, record: Record) -> Record:
 
 
 def _state(conn: apsw.Connection) -> tuple[bytes | None, list[int]]:
-    kept = value(conn, "SELECT value FROM states WHERE name = ?", (STATE,))
-    if kept is None:
+    found = states.read(conn, STATE)
+    if found is None:
         return None, []
-    found = json.loads(kept)
     return bytes.fromhex(found["key"]), list(found["phrases"])
 
 

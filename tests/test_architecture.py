@@ -29,7 +29,7 @@ RANKS = [
     {"models", "route", "context", "follow", "fuse", "layout", "lexical", "search", "quotes"},
     {"compress", "workspace", "reduce", "privacy", "rules"} | {"breaker", "feedback", "residency"},
     {"archive", "memory", "facts", "inbox", "profile", "beliefs", "fingerprints", "tombstones"}
-    | {"egress", "redact"},
+    | {"egress", "redact", "states"},
     {"plugins", "config", "configfile", "legacy", "db", "schema", "lock", "modelstore", "convert"},
     {"gain", "intents", "claims", "gate", "psyche"},
     {"settings"},

@@ -96,7 +96,7 @@ def test_the_page_is_written_for_its_owner_alone_and_again_only_where_it_differs
 
 def test_where_nothing_is_known_there_is_no_page(home) -> None:
     assert build(home).written is None and not page(home).exists()
-    assert portrait.parts(home) == ()
+    assert home.workspace.parts() == ()
 
 
 def test_the_title_names_the_person(home, tmp_path) -> None:
@@ -395,7 +395,7 @@ def test_what_is_no_page_of_ours_is_neither_read_nor_written(known, tmp_path) ->
     page(known).symlink_to(outside)
     with pytest.raises(HomeError, match="leads out of the home"):
         build(known)
-    assert outside.read_text("utf-8") == "# Not yours\n- secret\n" and portrait.parts(known) == ()
+    assert outside.read_text("utf-8") == "# Not yours\n- secret\n" and known.workspace.parts() == ()
     page(known).unlink()
     page(known).mkdir()
     with pytest.raises(HomeError, match="is no page"):
@@ -414,18 +414,18 @@ def test_another_encoding_is_read_all_the_same(known) -> None:
 
 def test_prompts_get_a_plain_part_and_one_that_stays(known) -> None:
     build(known)
-    memory, private = portrait.parts(known)
+    memory, private = known.workspace.parts()
     assert (memory.cls, private.cls) == ("memory", "sensitive")
     assert "Lives in Porto" in memory.text and "hazelnuts" not in memory.text
     assert "hazelnuts" in private.text and "Porto" not in private.text
     with Home.open(known.path, {**OFFLINE, "context.strategies": ["files"]}) as without:
-        assert portrait.parts(without) == ()
+        assert without.workspace.parts() == ()
 
 
 def test_a_page_edited_by_hand_counts_in_prompts_at_once(known) -> None:
     build(known)
     hand(known, ("- Likes tea", "- Likes tea\n- Has epilepsy [private]"))
-    memory, private = portrait.parts(known)
+    memory, private = known.workspace.parts()
     assert "epilepsy" in private.text and "epilepsy" not in memory.text
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from knowme import beliefs
+from knowme import beliefs, states
 from knowme.db import rows, value
 from knowme.errors import InputError, NotFoundError
 from knowme.profile.derive import (
@@ -511,17 +511,11 @@ def confirm_page(conn: apsw.Connection, page: Page, at_ms: int) -> None:
 
 
 def _put_pages(conn: apsw.Connection, pages: Iterable[_Kept], at_ms: int) -> None:
-    told = json.dumps([[one.page, one.title, one.lines] for one in pages])
-    conn.execute(
-        "INSERT INTO states(name, value, updated_ms) VALUES(?, ?, ?) ON CONFLICT(name)"
-        " DO UPDATE SET value = excluded.value, updated_ms = excluded.updated_ms",
-        (_STATE, told, at_ms),
-    )
+    states.keep(conn, _STATE, [[one.page, one.title, one.lines] for one in pages], at_ms)
 
 
 def _pages(conn: apsw.Connection) -> list[_Kept]:
-    found = value(conn, "SELECT value FROM states WHERE name = ?", (_STATE,))
-    pages = [] if found is None else json.loads(found)
+    pages = states.read(conn, _STATE) or []
     return [_Kept(page, title, tuple(map(tuple, listed))) for page, title, listed in pages]
 
 
