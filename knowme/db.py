@@ -149,6 +149,9 @@ class Database:
                 continue
             try:
                 result = fn(conn) if apart else self._transact(conn, fn)
+                if isinstance(result, apsw.Cursor):  # let go of by another thread, its statement
+                    result.close()  # would stay in progress for ever, and no VACUUM would go
+                    result = None
             except apsw.Error as error:
                 done.set_exception(wrap(error, self.path))
             except BaseException as error:

@@ -47,6 +47,7 @@ class Lexical:
         """Return item -> score: bm25 divided by the total idf of the query, or the share covered.
 
         ``total`` is how many items there are. About 0 to 2; 1 when an item has every word once.
+        Words that most items have find them all the same: nothing but them may have been asked for.
         """
         terms = content_words(text)
         inside = None if allowed is None else set(allowed.tolist())
@@ -70,8 +71,10 @@ class Lexical:
             if df and (cost + df <= POSTINGS or (not chosen and df <= 2 * POSTINGS)):
                 chosen.append(term)
                 cost += df
-        if not chosen or possible <= 0:
+        if not chosen:
             return {}
+        if possible <= 0:  # every word stands in more than half of memory: bm25 tells none apart
+            return _covered(conn, chosen, total)
         found = rows(
             conn,
             "SELECT rowid, -bm25(item_fts, 1.0, ?) FROM item_fts WHERE item_fts MATCH ?"

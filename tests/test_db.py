@@ -76,6 +76,13 @@ def test_a_write_inside_a_write_is_refused_instead_of_waiting_for_itself(store):
     store.write(lambda conn: put(conn, "a"))
 
 
+def test_a_statement_that_a_write_gave_back_is_finished(store):
+    """Else its cursor dies in this thread, where its connection is busy, and no VACUUM goes."""
+    given = store.maintain(lambda conn: conn.execute("PRAGMA secure_delete=ON"))
+    assert given is None
+    store.maintain(lambda conn: conn.execute("VACUUM"))
+
+
 def test_writes_of_many_threads_run_one_after_the_other(store):
     def add(conn):
         seen = value(conn, "SELECT count(*) FROM marks")

@@ -41,3 +41,11 @@ def test_only_common_words_are_remembered_by_their_count(home) -> None:
         conn.exec_trace = None
     assert asked.count(('"message"',)) == 1
     assert asked.count(('"77"',)) == 2
+
+
+def test_a_word_that_most_of_memory_has_finds_it_all_the_same(home) -> None:
+    put(home, "letters", *(f"a letter about the weather, page {n}" for n in range(60)))
+    put(home, "other", *(f"note number {n}" for n in range(20)))
+    hits = home.search(Query("a letter"))
+    assert len(hits) == 10 and all("letter" in hit.text for hit in hits)
+    assert all(float(hit.why["words"]) > 0 for hit in hits)

@@ -234,7 +234,7 @@ def _rows(home: Home, number: int, told: Mapping[str, Any], needles: Needles, te
             )
         ]
     total = len(left)
-    home.db.maintain(lambda conn: conn.execute("PRAGMA secure_delete=ON"))
+    home.db.maintain(lambda conn: conn.pragma("secure_delete", True))
     for start in range(0, total, BATCH):
         part = left[start : start + BATCH]
         home.db.write(lambda conn, part=part: _batch(conn, number, part, told["answers"]))  # type: ignore[misc]
