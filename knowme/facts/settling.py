@@ -250,6 +250,11 @@ def named(conn: apsw.Connection, uids: Iterable[str]) -> list[Row]:
     return read(conn, "WHERE f.uid IN (SELECT value FROM json_each(?))", (listed,))
 
 
+def of_key(conn: apsw.Connection, key: str) -> list[Row]:
+    """Return the rows of the subject and attribute that a decision's key names."""
+    return read(conn, "WHERE f.subject = ? AND f.attribute = ?", key.split("\0")[:2])
+
+
 def decisions_on(conn: apsw.Connection, groups: Iterable[tuple[str, str]]) -> list[Decision]:
     """Return the person's decisions on these (subject, attribute), undone ones left out."""
     if value(conn, "SELECT 1 FROM decisions WHERE target = 'fact' LIMIT 1") is None:

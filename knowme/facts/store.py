@@ -450,7 +450,7 @@ def _turn(conn: apsw.Connection, number: int, at_ms: int, uid: str = "") -> Undo
     """Let a decision, with those that are part of it, hold no more; or again, if it did not."""
     found = rows(
         conn,
-        "SELECT id, uid, action, undone_ms FROM decisions WHERE target = 'fact'"
+        "SELECT id, uid, action, undone_ms, key FROM decisions WHERE target = 'fact'"
         " AND (id = ? OR text = ?) ORDER BY id",
         (number, f"{_WITH}{number}"),
     )
@@ -463,8 +463,9 @@ def _turn(conn: apsw.Connection, number: int, at_ms: int, uid: str = "") -> Undo
         "UPDATE decisions SET undone_ms = ? WHERE id = ?",
         [(at_ms if undone else None, each[0]) for each in found],
     )
-    for _, about, _, _ in found:
-        if touched := settling.named(conn, [about]):
+    for _, about, _, _, key in found:
+        # Its own row may be gone, read anew; what it says holds for all of its key.
+        if touched := settling.named(conn, [about]) or settling.of_key(conn, key):
             which = (about, "undo" if undone else "redo", number)
             settling.settle(conn, touched, at_ms, "person", decision=which)
     return Undone(find(conn, uid or found[0][1]), found[0][2] if undone else "undo", number)
