@@ -1,5 +1,6 @@
-# make demo   the whole of knowme on a fictional person, in a throw-away home
-# make test   everything is set up and every test is run (CHROMA=0 leaves the large chromadb out)
+# make demo        the whole of knowme on a fictional person, in a throw-away home
+# make learn-demo  an adapter from that person's life, trained, measured and put before the gate
+# make test        everything is set up, every test is run (CHROMA=0, TRAIN=0 leave large ones out)
 # make lint types docs docs-check bench smoke clean
 # PYTHON=/path/to/python3.12 chooses the interpreter; ARGS="-k name" goes to pytest.
 
@@ -11,16 +12,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 CHROMA ?= 1
+TRAIN ?= 1
 comma := ,
-EXTRAS := dev,local,sqlite-vec$(if $(filter-out 0,$(CHROMA)),$(comma)chroma)
-TEST_STAMP := $(VENV)/.stamp-test-$(if $(filter-out 0,$(CHROMA)),chroma,plain)
+EXTRAS := dev,local,sqlite-vec$(if $(filter-out 0,$(CHROMA)),$(comma)chroma)$(if $(filter-out 0,$(TRAIN)),$(comma)train)
+TEST_STAMP := $(VENV)/.stamp-test-$(if $(filter-out 0,$(CHROMA)),chroma,plain)-$(if $(filter-out 0,$(TRAIN)),train,plain)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs docs-check bench smoke models clean
+.PHONY: help demo learn-demo test lint types docs docs-check bench smoke models clean
 
 help:
-	@sed -n 's/^# //p' Makefile | head -4
+	@sed -n 's/^# //p' Makefile | head -5
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { \
@@ -36,7 +38,16 @@ $(VENV)/.stamp-demo: pyproject.toml | $(BIN)/python
 
 $(TEST_STAMP): pyproject.toml | $(BIN)/python
 	@$(PIP) install -e '.[$(EXTRAS)]'
+	@touch $@ $(VENV)/.stamp-demo $(if $(filter-out 0,$(TRAIN)),$(VENV)/.stamp-learn)
+
+$(VENV)/.stamp-learn: pyproject.toml | $(BIN)/python
+	@echo "Setting up what training needs: torch and what belongs to it. Some minutes, once."
+	@$(PIP) install -e '.[local,train]'
 	@touch $@ $(VENV)/.stamp-demo
+
+learn-demo: $(VENV)/.stamp-learn
+	@$(BIN)/knowme models pull
+	@$(BIN)/python -m knowme.demo_learn .demo-learn
 
 demo: $(VENV)/.stamp-demo
 	@$(BIN)/knowme models pull
@@ -68,5 +79,5 @@ smoke: $(TEST_STAMP)
 	bash .ci/smoke $(BIN)/python
 
 clean:
-	rm -rf $(VENV) .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .demo .demo-learn build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -19,9 +19,12 @@ from knowme.commands import (
     cli,
     context,
     egress,
+    examples,
     facts,
     forget,
     keep,
+    learn,
+    personality,
     profile,
     recall,
     route,
@@ -29,7 +32,10 @@ from knowme.commands import (
 )
 from knowme.errors import KnowmeError
 
-CHAPTERS = (begin, recall, facts, profile, context, route, egress, serve, keep, forget)
+CHAPTERS = (
+    *(begin, recall, facts, profile, context, learn, examples, personality),
+    *(route, egress, serve, keep, forget),
+)
 """Imported for their commands, which add themselves to ``cli``."""
 
 

@@ -274,6 +274,8 @@ def _hit_sources(hit: Hit) -> tuple[str, ...]:
     """Return the sources of memory that a hit repeats; "" is one that nobody knows."""
     if "turn" in hit.metadata:
         return ()  # what its turn rests on
+    if hit.kind == "pattern":
+        return tuple(hit.metadata.get("sources", ("",)))
     if hit.kind != "summary":
         return (hit.source,)
     return (hit.source, ":summary", *hit.metadata.get("rests_on", ("",)))
@@ -725,6 +727,8 @@ def who(hit: Hit) -> str:
     """Say who said it and where, in a few plain words."""
     if hit.kind == "summary":
         return "a summary of earlier turns"
+    if hit.kind == "pattern":
+        return "what the person said time and again"
     if hit.role == "document":
         return f"a note in {_name_of(hit.title or hit.source)}"
     if hit.role == "assistant":

@@ -24,6 +24,7 @@ from knowme.errors import HomeError, JobError
 from knowme.jobs import Cancelled, Handler, Progress, Runner
 from knowme.lock import Lock
 from knowme.settings import Settings
+from knowme.times import now_ms
 from knowme.types import Counts
 
 if TYPE_CHECKING:
@@ -143,11 +144,40 @@ def retention_job(home: Home, payload: Mapping[str, Any], progress: Progress) ->
     progress.note(1, _counted(retention.run(home, progress.update)))
 
 
+def adapter_job(home: Home, payload: Mapping[str, Any], progress: Progress) -> None:
+    """Make an adapter where one is due and the machine is idle; use it if the gate lets it through.
+
+    A stop saves what is trained; the next time goes on from there.
+    """
+    from knowme.learn import idle, pipeline
+
+    asked = pipeline.last_question_ms(home)
+    if why := idle.waiting(asked, now_ms()) or pipeline.due(home):
+        progress.note(0, f"not now: {why}")
+        return
+
+    def report(event: Mapping[str, Any]) -> None:
+        progress.update(int(event.get("step", 0)), int(event.get("steps", 0)), "training")
+
+    told = pipeline.run(
+        home,
+        home.settings.learn.purpose,
+        progress.update,
+        report,
+        resume=pipeline.unfinished(home, home.settings.learn.purpose) is not None,
+    )
+    if told["adopt"]:
+        pipeline.use(home, told["run"])
+    progress.note(1, f"{told['run']}: {'in use' if told['adopt'] else 'refused: ' + told['why']}")
+
+
 def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name}: {many}" for name, many in counts.items() if many) or "nothing to do"
 
 
+ADAPTER = "adapter"
 HANDLERS: Mapping[str, Handler] = {
+    ADAPTER: adapter_job,
     "backup": backup_job,
     structure.LEARN: learn_job,
     structure.READ: read_job,
@@ -157,7 +187,7 @@ HANDLERS: Mapping[str, Handler] = {
     structure.SUMMARISE: summarise_job,
     "sync": sync_job,
 }
-SLOW = ("reindex", structure.READ, structure.SUMMARISE)
+SLOW = (ADAPTER, "reindex", structure.READ, structure.SUMMARISE)
 """Kinds that may take hours: they have a runner of their own, so that the daily ones keep time."""
 
 
@@ -174,6 +204,10 @@ def ensure_schedules(conn: apsw.Connection, settings: Settings) -> None:
             jobs.schedule(conn, kind, f"daily {at}")
         else:
             jobs.unschedule(conn, kind)
+    if settings.learn.every == "never":
+        jobs.unschedule(conn, ADAPTER)
+    else:  # whether one is due is looked at then; mostly it is not
+        jobs.schedule(conn, ADAPTER, "every 6h")
 
 
 # --- the process ---------------------------------------------------------------------------------

@@ -47,33 +47,13 @@ def run(folder: Path) -> None:
 
     Raises InputError when ``folder`` holds anything that no demo made.
     """
-    from knowme import configfile, sync
-    from knowme.config import set_value
-    from knowme.fiction.build import build, questions
+    from knowme.fiction.build import questions
     from knowme.home import Home
-    from knowme.settings import SourceSettings
 
     began = time.monotonic()
-    folder = folder.absolute()
-    _empty(folder)
-    openclaw, path = folder / "openclaw", folder / "home"
-    build(openclaw)
-    Home.create(path)
-    configfile.add_source(path, SourceSettings("openclaw", str(openclaw)))
-    set_value(path, "name", "Leonor")
-    say(bold("Leonor Brandt Vilaça does not exist. Three months of her OpenClaw do:"))
-    say(dim(f"  {openclaw}"))
+    path = begin(folder)
     with Home.open(path) as home:
-        say()
-        say(bold("$ knowme sync"))
-        reading = time.monotonic()
-        with console.Progress() as line:
-            done = sync.sync(
-                home, (), lambda name, counts: line.tell(f"{name}: {console.counts_line(counts)}")
-            )
-        for name, counts in done.items():
-            console.print_counts(name, counts, problems=3)
-        say(dim(f"  {time.monotonic() - reading:.1f} s"))
+        read(home)
         _learn(home)
         say()
         say(f"Three questions, asked as on {AT:%d %B %Y}:")
@@ -84,7 +64,46 @@ def run(folder: Path) -> None:
     say()
     say(good(f"The whole of it took {time.monotonic() - began:.1f} s on this machine."))
     say()
-    say(OWN_DATA.format(knowme=_command(), home=path))
+    say(OWN_DATA.format(knowme=command(), home=path))
+
+
+def begin(folder: Path) -> Path:
+    """Write the fictional person's files into ``folder`` and make a home that reads them.
+
+    Returns the home's folder. Raises InputError when ``folder`` holds anything that no demo made.
+    """
+    from knowme import configfile
+    from knowme.config import set_value
+    from knowme.fiction.build import build
+    from knowme.home import Home
+    from knowme.settings import SourceSettings
+
+    folder = folder.absolute()
+    _empty(folder)
+    openclaw, path = folder / "openclaw", folder / "home"
+    build(openclaw)
+    Home.create(path)
+    configfile.add_source(path, SourceSettings("openclaw", str(openclaw)))
+    set_value(path, "name", "Leonor")
+    say(bold("Leonor Brandt Vilaça does not exist. Three months of her OpenClaw do:"))
+    say(dim(f"  {openclaw}"))
+    return path
+
+
+def read(home: Home) -> None:
+    """Read the sources, and say what came."""
+    from knowme import sync
+
+    say()
+    say(bold("$ knowme sync"))
+    reading = time.monotonic()
+    with console.Progress() as line:
+        done = sync.sync(
+            home, (), lambda name, counts: line.tell(f"{name}: {console.counts_line(counts)}")
+        )
+    for name, counts in done.items():
+        console.print_counts(name, counts, problems=3)
+    say(dim(f"  {time.monotonic() - reading:.1f} s"))
 
 
 def _learn(home: Home) -> None:
@@ -138,7 +157,7 @@ def _is_ours(folder: Path) -> bool:
     return (folder / MARKER).exists() or not any(folder.iterdir())
 
 
-def _command() -> str:
+def command() -> str:
     """Return how `knowme` is called from here: a path where it is not the one on PATH."""
     here = Path(sys.executable).parent / "knowme"
     if not here.exists() or shutil.which("knowme") == str(here):

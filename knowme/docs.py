@@ -340,13 +340,19 @@ SEAMS = {
     "embedders": "Embedder",
     "indexes": "VectorIndex",
     "sources": "Source",
+    "trainers": "Trainer",
 }
-BESIDE = {"an engine that takes memory": "Resident", "what a backend's requests pass": "Gate"}
+BESIDE = {
+    "an engine that takes memory": "Resident",
+    "an engine that can answer with an adapter": "Adaptable",
+    "what a backend's requests pass": "Gate",
+}
 ARGUMENTS = {
     "engines": "every key of the section `engine` (docs/settings.md), `local`, `gate`",
     "embedders": "every key of the section `embedder` (docs/settings.md), `gate`",
     "indexes": "`folder` (for derived files), `dims`, `fingerprint`",
     "sources": "`path`, `name`",
+    "trainers": "none; `learn.trainer` names one",
 }
 
 

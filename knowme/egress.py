@@ -131,7 +131,10 @@ def _insert(conn: apsw.Connection, found: tuple[Any, ...]) -> int:
 def keys_of(settings: Settings) -> tuple[str, ...]:
     """Return the keys and the token that are configured here: they belong into no text."""
     models = (model.api_key for model in settings.models)
-    given = (settings.engine.api_key, settings.embedder.api_key, settings.service.token, *models)
+    given = (
+        *(settings.engine.api_key, settings.embedder.api_key, settings.service.token),
+        *(settings.learn.teacher_key, *models),
+    )
     return tuple({key for key in given if len(key) >= SHORTEST_KEY})
 
 

@@ -12,6 +12,7 @@
     │   ├── ModelDownError      the server refused, timed out, died
     │   ├── TooLongError        the prompt is longer than the model's window
     │   └── OfflineError        it lies beyond this machine, and ``offline`` is set
+    ├── TrainError              a training, a conversion or a measurement that could not be done
     └── JobError                a job that cannot be queued, run or retried
 
 Promises: foreign exceptions are wrapped at the edge where they arise; none reaches a user.
@@ -112,6 +113,10 @@ class TooLongError(ModelError):
 
 class OfflineError(ModelError):
     """What was asked for lies beyond this machine, and the setting ``offline`` forbids it."""
+
+
+class TrainError(KnowmeError):
+    """A training, a conversion or a measurement could not be done."""
 
 
 class JobError(KnowmeError):

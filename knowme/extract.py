@@ -382,6 +382,7 @@ def _begin(home: Home) -> None:
 def _unlearn(home: Home) -> Learned:
     """Unlearn what stood in messages that were replaced, removed, or taken out of recall."""
     from knowme import facts
+    from knowme.learn import distil
 
     def gone(conn: apsw.Connection) -> int:
         found = rows(
@@ -390,6 +391,7 @@ def _unlearn(home: Home) -> Learned:
             " JOIN messages m ON m.id = f.message_id"
             " WHERE m.retired_ms IS NOT NULL OR NOT m.recall",
         )
+        distil.sweep_patterns(conn)
         ids = [each for each, _ in found]
         if not ids:
             return 0
@@ -572,14 +574,14 @@ def _read_these(home: Home, ids: Sequence[int]) -> Learned:
 
 
 def _derived(conn: apsw.Connection, ids: Sequence[int], settings: Settings) -> list[Reading]:
-    """Return what the rules read, and what models read there before, judged anew."""
+    """Return what the rules read, and what models read or told there before, judged anew."""
     from knowme.facts import Reading
 
     rules = derive(conn, ids, settings)
     found = rows(
         conn,
         "SELECT message_id, read_by, subject, attribute, start, end, certain, outright, claim"
-        " FROM facts WHERE read_by GLOB 'model:*'"
+        " FROM facts WHERE (read_by GLOB 'model:*' OR read_by GLOB 'personality:*')"
         " AND message_id IN (SELECT value FROM json_each(?))"
         " ORDER BY message_id, read_by, start, uid",
         (json.dumps(list(ids)),),

@@ -9,6 +9,7 @@ Refuses to know: how a part works.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import threading
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from knowme.search import Searcher
     from knowme.sessions import Locks
     from knowme.workspace import Workspace
+
+log = logging.getLogger("knowme.home")
 
 FOLDERS = ("archive", "runs", "backups", "index")
 
@@ -117,8 +120,43 @@ class Home:
 
         folder = self.path / "index" / "prefix"
         return Models(
-            self.settings, self.db, gate=self.ledger, folder=folder, detect=_detect_engine
+            self.settings,
+            self.db,
+            gate=self.ledger,
+            folder=folder,
+            detect=_detect_engine,
+            adapter_of=self.adapter_of,
         )
+
+    def adapter_of(self, gguf: Path) -> Path | None:
+        """Return the adapter that is in use with a model's file; None: none, or it was changed."""
+        from knowme import adoptions
+
+        with self.db.read() as conn:
+            used = adoptions.current(conn, self.settings.learn.purpose)
+        if not used:
+            return None
+        with suppress(OSError):
+            stat = gguf.stat()
+            key = (gguf, stat.st_size, stat.st_mtime_ns)
+            if key not in self._bases:
+                self._bases[key] = adoptions.base_of(gguf)
+            found = used.get(self._bases[key])
+            if found is None:
+                return None
+            path = self.path / found.adapter
+            stat = path.stat()
+            seen = (path, stat.st_size, stat.st_mtime_ns)
+            if seen not in self._bases:
+                self._bases[seen] = adoptions.file_sha256(path)
+            if self._bases[seen] == found.sha256:
+                return path
+            log.warning("The adapter %s was changed since it was adopted; it is not used.", path)
+        return None
+
+    @cached_property
+    def _bases(self) -> dict[tuple[Path, int, int], str]:
+        return {}
 
     @property
     def engine(self) -> Engine:

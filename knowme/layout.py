@@ -24,7 +24,7 @@ ROLES = {"user": 1, "assistant": 2, "document": 3}
 DAY_MS = 86_400_000
 _ROW = """SELECT id, before_id, after_id, words, role, at_ms,
   CASE WHEN kind = 'fact' THEN coalesce((SELECT o.id FROM items o
-    WHERE o.message_id = me.message_id AND o.kind NOT IN ('fact', 'summary')
+    WHERE o.message_id = me.message_id AND o.kind NOT IN ('fact', 'summary', 'pattern')
     AND o.start <= me.start ORDER BY o.start DESC LIMIT 1), -1) END
 FROM items me"""
 

@@ -49,6 +49,8 @@ class Spec:
     embedding model must take a whole text at once), ``idle_seconds`` frees the model's memory
     after that long without a request (0: never; the next request loads it again). With a
     ``prefix_folder`` what the model has read can be written there (``engines/prefix.py``).
+    ``adapters`` (GGUF LoRA) are loaded and not applied: a request names those that it wants and how
+    strongly, ``"lora": [{"id": 0, "scale": 1.0}]``, by their place.
     """
 
     path: Path
@@ -60,6 +62,7 @@ class Spec:
     memory_mb: int = 0
     idle_seconds: int = 0
     prefix_folder: Path | None = None
+    adapters: tuple[Path, ...] = ()
 
 
 class NoRoomError(ModelError):
@@ -239,6 +242,7 @@ class Worker:
             "path": str(spec.path),
             "threads": choose_threads(spec.threads, beside=_others(self)),
             "prefix_folder": None if keeps is None else str(keeps.absolute()),
+            "adapters": [str(path.absolute()) for path in spec.adapters],
             # Else a sliding window keeps too little of the prompt for what was saved to be of use.
             "swa_full": keeps is not None and slides(spec),
             "key": self._key,
@@ -515,6 +519,9 @@ def needed_bytes(spec: Spec) -> int:
         raise ModelError(
             f"The model {spec.path} cannot be read: {error.strerror}.", "Run: knowme models list"
         ) from error
+    for adapter in spec.adapters:
+        with suppress(OSError):  # whoever loads it says that it is not there
+            size += adapter.stat().st_size
     return size + window_bytes(spec) + (64 << 20)
 
 
@@ -607,7 +614,6 @@ def _said(command: list[str]) -> str:
 def _serve() -> None:
     """Run the worker: read the order from stdin, load, say the port, work until stdin closes."""
     os.umask(0o077)  # what it saves of a prompt is nobody else's
-    os.umask(0o077)  # a saved prefix holds what somebody asked
     reply = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever llama.cpp prints goes to the log
     order = json.loads(sys.stdin.readline())
@@ -657,11 +663,23 @@ def _build(order: Mapping[str, Any]) -> Any:
         params.fit_params = False
         params.cache_ram_mib = 0
     else:
-        params.cache_ram_mib = 256  # of prompts that left their slot
+        # Of prompts that left their slot. That cache does not ask under which adapter a prompt was
+        # read (seen: scale 0 went on from what scale 1 had read), so with adapters there is none.
+        params.cache_ram_mib = 0 if order["adapters"] else 256
         params.swa_full = order["swa_full"]
+    params.lora_adapters = [_adapter(path) for path in order["adapters"]]
+    params.lora_init_without_apply = bool(order["adapters"])
     if order["prefix_folder"]:
         params.slot_save_path = os.path.join(order["prefix_folder"], "")
     return xllamacpp.Server(params)
+
+
+def _adapter(path: str) -> Any:
+    import xllamacpp
+
+    made = xllamacpp.CommonAdapterLoraInfo()
+    made.path, made.scale = path, 0.0
+    return made
 
 
 def _watch_parent(parent: int) -> None:

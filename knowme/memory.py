@@ -4,7 +4,7 @@ Promises: every item names its message and the span of it; dropping all items an
 ``index`` again over the archive gives the same ones (same uid). An item's own words and its
 neighbours' words are indexed in separate columns; the raw text is never altered.
 Beside them stand derived items, DERIVED: a ``fact`` is one more key to its message, a ``summary``
-rests on many (``because``). They are nobody's neighbours, and block nothing.
+or ``pattern`` rests on many (``because``). They are nobody's neighbours, and block nothing.
 Refuses to know: how results are ranked, which model made a vector, where messages come from.
 
 All functions take ``conn`` and run inside the caller's transaction.
@@ -37,11 +37,11 @@ CONTEXT_WORDS = 64
 PASSAGE_WORDS = {"user": 64, "assistant": 48, "document": 200}
 """How many words of an item are embedded. More of a turn costs time and brings nothing (LOG.md)."""
 
-DERIVED = ("fact", "summary")
+DERIVED = ("fact", "summary", "pattern")
 """Kinds of items whose words are not a span of a message."""
 KEYED = ("believed",)
 """States of a fact that make it a key to its message."""
-_SPOKEN = "kind NOT IN ('fact', 'summary')"
+_SPOKEN = "kind NOT IN ('fact', 'summary', 'pattern')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,8 +286,9 @@ def put_summary_item(
     seq: int,
     at_ms: int | None,
     source: str,
+    kind: str = "summary",
 ) -> int:
-    """Make a summary searchable, or renew it; returns its item's id.
+    """Make a summary (or a ``pattern``) searchable, or renew it; returns its item's id.
 
     ``message_ids`` are what it rests on, ``seq`` the place in the conversation that it reaches to.
     Its vector comes by the job ``reindex``.
@@ -296,8 +297,8 @@ def put_summary_item(
     if row is None:
         conn.execute(
             "INSERT INTO items(uid, kind, conversation_id, seq, source, role)"
-            " VALUES(?, 'summary', ?, ?, ?, 'document')",
-            (uid, conversation_id, seq, source),
+            " VALUES(?, ?, ?, ?, ?, 'document')",
+            (uid, kind, conversation_id, seq, source),
         )
     item = conn.last_insert_rowid() if row is None else int(row[0])
     conn.execute(
@@ -317,23 +318,25 @@ def put_summary_item(
 
 
 def drop_summary_items(conn: apsw.Connection, item_ids: Sequence[int]) -> int:
-    """Take these summaries out of recall; what they were made of stays. Returns how many."""
+    """Take summaries and patterns out of recall; what they rest on stays. Returns how many."""
     found = rows(
         conn,
-        "SELECT id FROM items WHERE kind = 'summary' AND id IN (SELECT value FROM json_each(?))",
+        "SELECT id FROM items WHERE kind IN ('summary', 'pattern')"
+        " AND id IN (SELECT value FROM json_each(?))",
         (json.dumps(list(item_ids)),),
     )
     return _drop(conn, [row[0] for row in found])
 
 
 def drop_derived(conn: apsw.Connection, message_ids: Iterable[int]) -> int:
-    """Drop the facts' items of these messages, and every summary that rests on one of them."""
+    """Drop the facts' items of these messages, and every summary, every pattern resting on one."""
     found = rows(
         conn,
         "SELECT id FROM items WHERE kind = 'fact'"
         " AND message_id IN (SELECT value FROM json_each(?1))"
         " UNION SELECT b.item_id FROM because b JOIN items i ON i.id = b.item_id"
-        " WHERE i.kind = 'summary' AND b.message_id IN (SELECT value FROM json_each(?1))",
+        " WHERE i.kind IN ('summary', 'pattern')"
+        " AND b.message_id IN (SELECT value FROM json_each(?1))",
         (json.dumps(list(message_ids)),),
     )
     return _drop(conn, [row[0] for row in found])

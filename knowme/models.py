@@ -34,7 +34,7 @@ from knowme.errors import (
     NotFoundError,
 )
 from knowme.residency import Place, Residency, Swap
-from knowme.seams import Engine, Gate, Resident
+from knowme.seams import Adaptable, Engine, Gate, Resident
 from knowme.settings import EngineSettings, ModelSettings, Settings
 from knowme.times import parse_duration
 from knowme.types import ModelState
@@ -63,7 +63,8 @@ class Models:
 
     ``folder`` is where prefixes are saved, ``detect`` says which engine an "auto" means (it may
     ask a server on this machine), ``clock`` gives the seconds of idle times and breakers,
-    ``patience_seconds`` is the longest wait for room (None: engine.timeout_seconds).
+    ``patience_seconds`` is the longest wait for room (None: engine.timeout_seconds),
+    ``adapter_of`` says which adapter is in use with a model's file.
     """
 
     def __init__(
@@ -76,8 +77,10 @@ class Models:
         detect: Callable[[EngineSettings], str],
         clock: Callable[[], float] = time.monotonic,
         patience_seconds: float | None = None,
+        adapter_of: Callable[[Path], Path | None] | None = None,
     ) -> None:
         self._settings = settings
+        self._adapter_of = adapter_of
         self._db = db
         self._gate = gate
         self._folder = folder
@@ -282,12 +285,20 @@ class Models:
                 self.failed(role, error)
                 raise
             try:
+                await self._dress(engine)
                 yield engine
             finally:
                 self._residency.leave(place)
         finally:
             if breaker is not None:
                 breaker.leave(probe)
+
+    async def _dress(self, engine: Engine) -> None:
+        """Let the model answer with the adapter that is in use, whoever adopted it since."""
+        if self._adapter_of is not None and isinstance(engine, Adaptable):
+            path = await asyncio.to_thread(self._adapter_of, engine.file)
+            if path != engine.adapter:
+                await asyncio.to_thread(engine.wear, path)
 
     def failed(self, role: str, error: ModelError) -> None:
         """Note that a request to this model failed."""

@@ -1,7 +1,8 @@
 """Backends by name: ``kind -> name -> "module:attribute"``; nothing is imported until it is used.
 
 Promises: listing imports no backend; installed packages add theirs through entry points in the
-groups ``knowme.engines``, ``knowme.embedders``, ``knowme.indexes`` and ``knowme.sources``.
+groups ``knowme.engines``, ``knowme.embedders``, ``knowme.indexes``, ``knowme.sources`` and
+``knowme.trainers``.
 Refuses to know: what a backend needs. Each attribute is a callable that takes keyword settings.
 """
 
@@ -37,6 +38,10 @@ BUILTIN: dict[str, dict[str, str]] = {
         "knowme": "knowme.sources.knowme:KnowmeSource",
         "markdown": "knowme.sources.markdown:MarkdownSource",
         "openclaw": "knowme.sources.openclaw:OpenClawSource",
+    },
+    "trainers": {
+        "peft": "knowme.trainers.peft:PeftTrainer",
+        "unsloth": "knowme.trainers.unsloth:UnslothTrainer",
     },
 }
 
@@ -79,5 +84,7 @@ EXTRA = {
     "embedders.static": "local",
     "indexes.chroma": "chroma",
     "indexes.sqlite_vec": "sqlite-vec",
+    "trainers.peft": "train",
+    "trainers.unsloth": "train",
 }
 """Backend -> the extra that installs what it runs on."""

@@ -137,7 +137,10 @@ def _parts(sizes: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
         yield part
 
 
-_OF = "FROM items WHERE kind <> 'summary' AND conversation_id IN (SELECT value FROM json_each(?))"
+_OF = (
+    "FROM items WHERE kind NOT IN ('summary', 'pattern')"
+    " AND conversation_id IN (SELECT value FROM json_each(?))"
+)
 
 
 def items_of(conn: apsw.Connection, conversation_ids: Sequence[int]) -> int:

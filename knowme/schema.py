@@ -344,6 +344,30 @@ def m006_structure(conn: apsw.Connection) -> None:
     """)
 
 
+def m007_learning(conn: apsw.Connection) -> None:
+    """What the person said of examples, and which adapters answer. No words stand in either."""
+    conn.execute("""
+    CREATE TABLE verdicts(              -- the spot check of data sets (`knowme learn review`)
+      uid TEXT PRIMARY KEY,             -- of the pair: a hash of its texts
+      verdict TEXT NOT NULL,            -- keep, drop
+      at_ms INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE adoptions(             -- adapters that were put into use, each for one base model
+      id INTEGER PRIMARY KEY,
+      at_ms INTEGER NOT NULL,
+      run TEXT NOT NULL,                -- the folder in runs/
+      purpose TEXT NOT NULL,            -- assistant-for-me, sound-like-me
+      base TEXT NOT NULL,               -- sha256 of the GGUF that it belongs to
+      adapter TEXT NOT NULL,            -- its file, relative to the home
+      sha256 TEXT NOT NULL,             -- of that file
+      served_as TEXT NOT NULL DEFAULT '', -- its name in Ollama, where it was created there
+      forced INTEGER NOT NULL DEFAULT 0, -- the gate had refused it
+      measured TEXT NOT NULL DEFAULT '{}', -- the gate's table: numbers
+      retired_ms INTEGER,               -- rolled back, or replaced
+      why TEXT NOT NULL DEFAULT '');    -- of that
+    CREATE UNIQUE INDEX adoptions_current ON adoptions(purpose, base) WHERE retired_ms IS NULL;
+    """)
+
+
 MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (
     m001_archive,
     m002_items,
@@ -351,6 +375,7 @@ MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (
     m004_answers,
     m005_models,
     m006_structure,
+    m007_learning,
 )
 APPLICATION_ID = 0x6B6E6F77  # "know"
 

@@ -6,13 +6,14 @@ Refuses to know: any backend. ``plugins.py`` finds them by name.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from knowme.types import ChatMessage, Chunk, EmbedKind, Mark, Options, Record
+from knowme.types import ChatMessage, Chunk, EmbedKind, Mark, Options, Record, TrainSpec
 
 Vectors = NDArray[np.float32]
 Cursor = Mapping[str, Any]
@@ -69,6 +70,22 @@ class Resident(Protocol):
 
     async def memory_bytes(self) -> int:
         """Return what it takes when it is loaded, or will take; 0 where nobody knows."""
+        ...
+
+
+@runtime_checkable
+class Adaptable(Protocol):
+    """What an engine offers, beside Engine, whose model can answer with an adapter."""
+
+    file: Path
+    adapter: Path | None
+
+    def wear(self, adapter: Path | None) -> None:
+        """Answer with this adapter from the next stream on; None: as the model came.
+
+        What is answered just now is finished as it began. Raises ModelError for one that does not
+        fit.
+        """
         ...
 
 
@@ -168,5 +185,30 @@ class Source(Protocol):
         A mark may be ``None`` (not a place to resume from) and a record may be ``None`` (only the
         mark moves on). Nothing is held in memory beyond one message and one conversation's ids.
         Raises SourceError only when nothing at all can be read; else yields ``skipped`` records.
+        """
+        ...
+
+
+Report = Callable[[Mapping[str, Any]], None]
+"""Is told each event of a training: {"event": "step", "step": 12, "steps": 90, "loss": 1.9, ...}.
+What it raises ends the training; a checkpoint is kept and the next call goes on from there."""
+
+
+class Trainer(Protocol):
+    """Makes an adapter from a data set. Works in a process of its own."""
+
+    name: str
+
+    def missing(self, spec: TrainSpec) -> str:
+        """Return "" when it can train this here, else one sentence with the mend."""
+        ...
+
+    def train(self, spec: TrainSpec, report: Report) -> Path:
+        """Train, or go on where it was stopped; returns the folder of the adapter (peft's form).
+
+        Events: start (device, dtype, parameters, trainable, tokens, steps), mask (tokens, trained),
+        step (step, steps, loss, seconds_left, rss_mb, vram_mb), validation (step, loss, best),
+        stopped (why), done (steps, best, seconds). The same spec, data and machine give the same
+        adapter. Raises TrainError with the trainer's own words.
         """
         ...

@@ -250,8 +250,13 @@ LEFT JOIN messages m ON m.id = i.message_id
 WHERE i.id IN (SELECT value FROM json_each(?))"""
 
 
-_BECAUSE = """SELECT m.id, m.external_id FROM because b JOIN messages m ON m.id = b.message_id
+_BECAUSE = """SELECT m.id, m.external_id, c.source FROM because b
+JOIN messages m ON m.id = b.message_id JOIN conversations c ON c.id = m.conversation_id
 WHERE b.item_id = ? ORDER BY m.seq, m.id"""
+_RESTING = ("summary", "pattern")
+"""Kinds of items that rest on many messages: they have no neighbours."""
+_TAGS = ("personality", "auto-extracted")
+"""How a pattern came about (``learn/distil.py``)."""
 
 
 def _hits(
@@ -308,7 +313,10 @@ def _hit(row: tuple[Any, ...], table: Candidates, scores: Scores, at: int) -> Hi
 
 
 def _resting(conn: apsw.Connection, hits: list[Hit]) -> list[Hit]:
-    """Say of the summaries among the hits which messages they rest on."""
+    """Say of the summaries and patterns among the hits which messages they rest on.
+
+    Of a pattern also from which sources: what may leave goes by them.
+    """
     if all(hit.message_ids for hit in hits):
         return hits
     made: list[Hit] = []
@@ -317,6 +325,9 @@ def _resting(conn: apsw.Connection, hits: list[Hit]) -> list[Hit]:
             found = rows(conn, _BECAUSE, (hit.item_id,))
             ids, external = ((row[0] for row in found), (row[1] for row in found))
             hit = replace(hit, message_ids=tuple(ids), external_ids=tuple(external))
+            if hit.kind == "pattern":
+                sources = sorted({row[2] for row in found})
+                hit = replace(hit, metadata={"tags": list(_TAGS), "sources": sources})
         made.append(hit)
     return made
 
@@ -340,7 +351,7 @@ def _with_neighbours(conn: apsw.Connection, hits: list[Hit], reach: int) -> list
     if reach < 1:
         return hits
     return [
-        hit if hit.kind == "summary" else replace(hit, neighbours=_neighbours(conn, hit, reach))
+        hit if hit.kind in _RESTING else replace(hit, neighbours=_neighbours(conn, hit, reach))
         for hit in hits
     ]
 

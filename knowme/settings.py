@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from knowme.types import PURPOSES
+
 
 def setting(default: Any, help: str, **more: Any) -> Any:
     """Declare one setting: its default, its help, and what is legal.
@@ -374,6 +376,75 @@ class RetentionSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LearnSettings:
+    """How data sets and adapters are made of what was said."""
+
+    purpose: str = setting(
+        "assistant-for-me",
+        "assistant-for-me (answers as you like them) or sound-like-me (your own messages are the "
+        "answers)",
+        choices=PURPOSES,
+    )
+    preset: str = setting(
+        "auto",
+        "What is trained and how: tiny, qwen3-1.7b, qwen3-4b, llama-3.1-8b, or auto (the one of "
+        "the primary model)",
+        choices=("auto", "tiny", "qwen3-1.7b", "qwen3-4b", "llama-3.1-8b"),
+    )
+    base: str = setting(
+        "",
+        "The model to train, where it is not the preset's: a folder of Hugging Face files, a "
+        ".gguf, or a hub's name",
+    )
+    trainer: str = setting(
+        "auto",
+        "auto (unsloth on a CUDA card where it is installed, else peft), peft, unsloth, or a "
+        "plugin's name",
+        plugins="trainers", also=("auto",),
+    )  # fmt: skip
+    system_prompt: str = setting("", "Instructions at the beginning of each example")
+    min_answer_chars: int = setting(20, "An answer shorter than this teaches nothing", minimum=1)
+    enough_pairs: int = setting(500, "Examples that are recommended before training", minimum=1)
+    reasoning_share: float = setting(
+        0.5, "Share of decisions whose answer begins with its reasoning (<think>)",
+        minimum=0.0, maximum=1.0,
+    )  # fmt: skip
+    test_share: float = setting(
+        0.15,
+        "Share of the newest conversations that is kept for testing",
+        minimum=0.05,
+        maximum=0.5,
+    )
+    validation_share: float = setting(
+        0.1, "Share, before those, that tells when to stop", minimum=0.0, maximum=0.3
+    )
+    teacher: str = setting(
+        "",
+        "Who writes questions about you from transcripts: a model by role, or anthropic; empty: "
+        "the primary model, where it has a billion parameters or more",
+    )
+    teacher_model: str = setting("claude-sonnet-4-5", "The model's name at Anthropic")
+    teacher_url: str = setting("https://api.anthropic.com", "Anthropic's address")
+    teacher_key: str = setting(
+        "", "Key for Anthropic; better set KNOWME_LEARN_TEACHER_KEY in .env", secret=True
+    )
+    teacher_price_in: float = setting(
+        1.5, "Price of a million prompt tokens in a batch", minimum=0.0
+    )
+    teacher_price_out: float = setting(
+        7.5, "Price of a million answer tokens in a batch", minimum=0.0
+    )
+    every: str = setting(
+        "month",
+        "When an adapter is made by itself, once there are learn.enough_pairs and the machine is "
+        "idle and on mains power: month (or after learn.new_pairs new ones), never",
+        choices=("month", "never"),
+    )
+    new_pairs: int = setting(200, "New examples that are worth a new adapter", minimum=1)
+    threads: int = setting(0, "Threads of the training; 0: chosen by the machine", minimum=0)
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceSettings:
     """The HTTP service."""
 
@@ -422,5 +493,6 @@ class Settings:
     facts: FactsSettings = setting(FactsSettings, "What is learned from what was said")
     profile: ProfileSettings = setting(ProfileSettings, "What is known of you, as a page")
     retention: RetentionSettings = setting(RetentionSettings, "What is given up as it grows old")
+    learn: LearnSettings = setting(LearnSettings, "Data sets and adapters")
     service: ServiceSettings = setting(ServiceSettings, "The HTTP service")
     jobs: JobSettings = setting(JobSettings, "Work in the background")

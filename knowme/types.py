@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 Role = Literal["user", "assistant", "system", "tool", "document"]
@@ -423,3 +424,71 @@ class Counts:
     removed: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+
+
+# --- learning -----------------------------------------------------------------------------------
+
+PURPOSES = ("assistant-for-me", "sound-like-me")
+"""What an adapter is trained for: answers as this person likes them, or the person's own words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One example: what is said to a model, and the answer that is wanted from it.
+
+    ``messages`` ends with the answer, role assistant. ``because`` are the messages of the archive
+    that it rests on, ``place`` where they were said ("source/conversation"; a document's section is
+    a place of its own): splits go by it. ``rejected`` is an answer that the person did not like.
+    ``kind``: exchange, style, fact, decision, teacher, manual, paraphrase, collected.
+    """
+
+    uid: str
+    purpose: str
+    kind: str
+    messages: tuple[ChatMessage, ...]
+    because: tuple[int, ...]
+    place: str
+    at_ms: int | None = None
+    language: str = ""
+    rating: int | None = None
+    rejected: str = ""
+    labels: tuple[str, ...] = ()
+
+    @property
+    def answer(self) -> str:
+        """What is trained."""
+        return self.messages[-1].content
+
+    @property
+    def question(self) -> str:
+        """The last thing that was said before the answer; "" where nothing was."""
+        return self.messages[-2].content if len(self.messages) > 1 else ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSpec:
+    """What a trainer is told. ``folder`` holds data/train.jsonl and data/validation.jsonl.
+
+    ``base`` is a folder of Hugging Face files, a GGUF, or a hub's name. ``targets``: all (every
+    linear layer) or attention. ``max_tokens`` is the longest example; ``batch`` examples times
+    ``accumulate`` make one step. ``patience``: stop after so many validations without a better
+    loss; 0: never. ``dtype``: auto, float32, bfloat16, float16. ``method``: sft, dpo.
+    """
+
+    folder: Path
+    base: str
+    method: Literal["sft", "dpo"] = "sft"
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    targets: Literal["all", "attention"] = "all"
+    learning_rate: float = 2e-4
+    epochs: float = 3.0
+    batch: int = 1
+    accumulate: int = 8
+    max_tokens: int = 1024
+    four_bit: bool = False
+    dtype: str = "auto"
+    seed: int = 1
+    patience: int = 3
+    threads: int = 0

@@ -20,6 +20,14 @@ QUESTIONS = 10
 
 
 def lived(folder: Path, **settings) -> Path:
+    """Make the home of the fictional person as ``synced`` does, and ask some questions in it."""
+    home_path = synced(folder, **settings)
+    with Home.open(home_path) as home:
+        asking(home, [each.question for each in questions()[:QUESTIONS]])
+    return home_path
+
+
+def synced(folder: Path, **settings) -> Path:
     """Make the home of the fictional person in ``folder``/home, beside what it is read from."""
     source = build(folder / "openclaw")
     home_path = folder / "home"
@@ -34,7 +42,6 @@ def lived(folder: Path, **settings) -> Path:
     with Home.open(home_path) as home:
         sync.sync(home)
         structure.catch_up(home)
-        asking(home, [each.question for each in questions()[:QUESTIONS]])
     return home_path
 
 

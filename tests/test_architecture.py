@@ -12,7 +12,7 @@ PACKAGE = ROOT / "knowme"
 
 # ARCHITECTURE.md, section 3: a module imports only from its own line and from those below it.
 RANKS = [
-    {"cli", "commands", "chat", "demo", "docs", "doctor", "console", "__main__"},
+    {"cli", "commands", "chat", "demo", "demo_learn", "docs", "doctor", "console", "__main__"},
     {"daemon"},
     {"service", "web", "mcp"},
     {"shadow"},
@@ -29,7 +29,7 @@ RANKS = [
     {"models", "route", "context", "follow", "fuse", "layout", "lexical", "search", "quotes"},
     {"compress", "workspace", "reduce", "privacy", "rules"} | {"breaker", "feedback", "residency"},
     {"archive", "memory", "facts", "inbox", "profile", "beliefs", "fingerprints", "tombstones"}
-    | {"egress", "redact", "states"},
+    | {"egress", "redact", "states", "adoptions"},
     {"plugins", "config", "configfile", "legacy", "db", "schema", "lock", "modelstore", "convert"},
     {"gain", "intents", "claims", "gate", "psyche"},
     {"settings"},

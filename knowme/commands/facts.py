@@ -235,9 +235,10 @@ def fact_json(fact: Fact) -> dict[str, Any]:
     """Return a fact as JSON; times also as ISO."""
     from dataclasses import asdict
 
+    from knowme.facts.listing import tags
     from knowme.times import iso
 
-    told = asdict(fact)
+    told = {**asdict(fact), "tags": list(tags(fact))}
     told["said"], told["recorded"] = iso(fact.said_ms), iso(fact.recorded_ms)
     told["retired"] = iso(fact.retired_ms)
     return told
@@ -300,7 +301,10 @@ def _manner(fact: Fact, edited: bool) -> str:
     """Return how it came to be known, in one line."""
     if edited:
         return f"{fact.state}, read by {fact.read_by}, corrected by you"
+    from knowme.facts.listing import tags
+
     by = "by your own word" if fact.read_by == "person" else f"read by {fact.read_by}"
+    by += f" ({', '.join(found)})" if (found := tags(fact)) else ""
     sure = "" if fact.certain else ", not for certain"
     return f"{fact.state}, {by}{', said outright' if fact.outright else ''}{sure}"
 

@@ -279,3 +279,15 @@ def demo(state: State, folder: Path) -> None:
     from knowme.demo import run
 
     run(folder)
+
+
+@command(cli, "learn-demo", hidden=True)
+@click.argument("folder", default=".demo-learn", type=click.Path(path_type=Path))
+def learn_demo(state: State, folder: Path) -> None:
+    """Train and measure an adapter on a fictional person.
+
+    FOLDER is where that home is made, .demo-learn by default. Ten minutes on two cores.
+    """
+    from knowme.demo_learn import run
+
+    run(folder)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from knowme.types import Hit, Neighbour, Query
 
 F = TypeVar("F", bound=Callable[..., Any])
-KINDS = ("message", "section", "summary")
+KINDS = ("message", "section", "summary", "pattern")
 _AGO = re.compile(r"(\d{1,4})\s*([dwmy])")
 _DAYS = {"d": 1, "w": 7, "m": 30, "y": 365}
 

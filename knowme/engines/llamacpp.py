@@ -9,6 +9,7 @@ Refuses to know: how the process lives (``llama.py``), where models come from (`
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import threading
 import time
@@ -20,7 +21,7 @@ from typing import Any
 
 from knowme import llama, modelstore
 from knowme.engines import form, prefix, toolform
-from knowme.errors import ModelDownError, ModelError
+from knowme.errors import ModelDownError, ModelError, ModelMissingError
 from knowme.types import ChatMessage, Chunk, Options
 
 _TOOLS = re.compile(r"\btools\b")
@@ -36,7 +37,12 @@ class LlamaCppEngine:
     and restored by ``load``; ``prefix_tokens`` is how many tokens the last of them did. A base
     model, one without a chat template, is given a plain dialogue to continue.
 
-    Raises ModelMissingError when the model is not there, ModelError when the file is no GGUF.
+    ``adapter`` is a LoRA in GGUF that was trained on this model; each request applies it with
+    ``adapter_scale`` (0: the model as it was, 1: as trained), or with what its options say:
+    ``Options(extra={"adapter_scale": 0.5})``.
+
+    Raises ModelMissingError when the model or the adapter is not there, ModelError when a file is
+    no GGUF, or the adapter is of another kind of model.
     """
 
     name = "llamacpp"
@@ -55,6 +61,8 @@ class LlamaCppEngine:
         timeout_seconds: float = 120.0,
         model_path: Path | None = None,
         prefix_folder: Path | None = None,
+        adapter: Path | None = None,
+        adapter_scale: float = 1.0,
         **_: Any,
     ) -> None:
         path = model_path or modelstore.find(model, "chat")
@@ -66,6 +74,8 @@ class LlamaCppEngine:
             )
         self.model = str(modelstore.manifest(path).get("name") or path.stem)
         self.parameters = header.parameters
+        self.adapter = None if adapter is None else _checked(adapter, path, header)
+        self._scale = _scale(adapter_scale)
         trained = header.number("context_length")
         self.context_tokens = min(context_tokens, trained) if trained else context_tokens
         self._think = think
@@ -79,6 +89,7 @@ class LlamaCppEngine:
             memory_mb=memory_mb,
             idle_seconds=_seconds(keep_alive),
             prefix_folder=prefix_folder,
+            adapters=() if adapter is None else (adapter,),
         )
         self.prefix_tokens = 0
         self._latest: Mapping[str, Any] = {}
@@ -94,6 +105,31 @@ class LlamaCppEngine:
             if self._held is None:
                 self._held = llama.acquire(self._spec)
             return self._held
+
+    def wear(self, adapter: Path | None) -> None:
+        """Answer with this adapter from the next stream on; None: as the model came.
+
+        What streams now is finished by the process that began it. Raises ModelMissingError,
+        ModelError for a file that is no adapter of this model.
+        """
+        if adapter is not None:
+            _checked(adapter, self._spec.path, llama.read_header(self._spec.path))
+        with self._holding:
+            self.adapter = adapter
+            self._spec = replace(self._spec, adapters=() if adapter is None else (adapter,))
+            held, self._held = self._held, None
+            self._latest = {}
+        if held is not None:
+            llama.release(held)
+
+    def _enter(self, body: dict[str, Any]) -> llama.Worker:
+        """Return the process for one stream, which gives it back: `wear` does not end it before."""
+        with self._holding:
+            if self._held is None:
+                self._held = llama.acquire(self._spec)
+            if self.adapter is None:  # taken off since the body was made
+                body.pop("lora", None)
+            return llama.acquire(self._held.spec)
 
     async def stream(
         self, messages: Sequence[ChatMessage], options: Options
@@ -115,7 +151,8 @@ class LlamaCppEngine:
         path = "/completion" if self._plain else "/v1/chat/completions"
         body = self._plain_body(messages, options) if self._plain else self._body(messages, options)
         self._latest = body
-        events = llama.stream(self.worker, path, body, self._timeout_seconds)
+        worker = self._enter(body)
+        events = llama.stream(worker, path, body, self._timeout_seconds)
         try:
             async for event in events:
                 chunk = self._take(event, answer)
@@ -127,6 +164,7 @@ class LlamaCppEngine:
             raise answer.reached(error) from error.__cause__
         finally:
             await events.aclose()  # type: ignore[attr-defined]
+            llama.release(worker)
         for chunk in _rest(answer, reply):
             yield chunk
         yield Chunk(usage=answer.usage(messages, self.model))
@@ -175,7 +213,8 @@ class LlamaCppEngine:
         if self.worker.pid is None:
             self._loaded_at = time.time()
             self.worker.address()
-            self.prefix_tokens = prefix.restore(self.worker)
+            lora = _lora(self._scale) if self.adapter else None
+            self.prefix_tokens = prefix.restore(self.worker, lora)
 
     async def unload(self) -> None:
         """End the process. What it has read of the last prompt is saved before."""
@@ -196,7 +235,7 @@ class LlamaCppEngine:
 
     @property
     def file(self) -> Path:
-        """The model's file: two engines of one file and window share a process."""
+        """The model's file: two engines of one file, window and adapter share a process."""
         return self._spec.path
 
     async def aclose(self) -> None:
@@ -209,15 +248,23 @@ class LlamaCppEngine:
     # --- the wire --------------------------------------------------------------------------------
 
     def _body(self, messages: Sequence[ChatMessage], options: Options) -> dict[str, Any]:
-        body = {"cache_prompt": True, "reasoning_format": "auto", **form.fields(options)}
+        body = {"cache_prompt": True, "reasoning_format": "auto", **self._fields(options)}
         body["messages"] = [form.message(_cleaned(said)) for said in messages]
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
         body["chat_template_kwargs"] = form.kwargs(body, self._think or options.think)
         return body
 
+    def _fields(self, options: Options) -> dict[str, Any]:
+        body = form.fields(options)
+        scale = body.pop("adapter_scale", self._scale)
+        if self.adapter is not None:
+            # Always, also at 0: without it llama.cpp goes on from what it read under another scale.
+            body["lora"] = _lora(_scale(scale))
+        return body
+
     def _plain_body(self, messages: Sequence[ChatMessage], options: Options) -> dict[str, Any]:
-        body = {"cache_prompt": True, **form.fields(options)}
+        body = {"cache_prompt": True, **self._fields(options)}
         body["stream"] = True
         body["prompt"] = plain_prompt(messages)
         body["stop"] = [*body.get("stop", ()), "\nQuestion:"]
@@ -229,6 +276,38 @@ class LlamaCppEngine:
         elif options.json_object:
             body["json_schema"] = {"type": "object"}
         return body
+
+
+def _checked(adapter: Path, model: Path, header: llama.Header) -> Path:
+    """Return the adapter's path. Raises ModelMissingError, ModelError."""
+    if not adapter.is_file():
+        raise ModelMissingError(
+            f"There is no adapter at {adapter}.", "Use another, or none: knowme learn rollback"
+        )
+    found = llama.read_header(adapter)
+    if found.values.get("general.type") != "adapter":
+        raise ModelError(f"{adapter} is no adapter.", "Make one: knowme learn export")
+    if found.architecture != header.architecture:
+        raise ModelError(
+            f"The adapter {adapter} is for a model of kind {found.architecture}, and {model.name} "
+            f"is of kind {header.architecture}.",
+            "Use it with the model that it was trained on.",
+        )
+    return adapter
+
+
+def _scale(value: object) -> float:
+    """Return how strongly an adapter is applied. Raises ModelError for what is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ModelError(
+            f"adapter_scale is {value!r}, and a number is needed.",
+            "Use 0 (the model as it was) to 1 (the adapter as it was trained).",
+        )
+    return float(value)
+
+
+def _lora(scale: float) -> list[dict[str, float]]:
+    return [{"id": 0, "scale": scale}]
 
 
 def plain_prompt(messages: Sequence[ChatMessage]) -> str:

@@ -1,8 +1,8 @@
 """What a llama.cpp model has read of a prompt, kept on disk while the model is not loaded.
 
-Promises: one file for each model file and window, readable by its owner alone, whole or not there;
-the newest stay, within `MOST_BYTES` in all; one of a model file that has changed is deleted; what
-was read before something was forgotten is not written any more.
+Promises: one file for each model file, window and adapter with its scale, readable by its owner
+alone, whole or not there; the newest stay, within `MOST_BYTES` in all; one of a model file that has
+changed is deleted; what was read before something was forgotten is not written any more.
 Failing costs time, never an answer: ``save`` and ``restore`` raise nothing and say how many tokens.
 Refuses to know: when a model comes and goes (``residency.py``).
 
@@ -15,7 +15,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,16 +29,19 @@ SAVE_SECONDS = 10.0
 QUESTION = "Question: "
 """How the last message begins where a model has no template."""
 _TEMPLATED = ("tools", "chat_template_kwargs", "reasoning_format")
+Adapters = Sequence[Mapping[str, float]] | None
+"""The ``lora`` of a request: [{"id": 0, "scale": 1.0}]."""
 _LEFT_SECONDS = 3600.0  # a half-written file this old was left by a killed process
 
 
 def save(worker: llama.Worker, latest: Mapping[str, Any]) -> int:
     """Write down what slot 0 has read; returns how many tokens, 0 where it could not.
 
-    ``latest`` is the body of the last request. Of a sliding window llama.cpp writes only the last
-    part, so a prompt that leaves what was read further back than that would find nothing of use
-    (measured on Gemma 3: 0 of 521 tokens): there what the next prompt begins with is read again
-    first, which costs nothing while it is in the cache.
+    ``latest`` is the body of the last request; its ``lora`` is what the prompt was read under. Of a
+    sliding window llama.cpp writes only the last part, so a prompt that leaves what was read
+    further back than that would find nothing of use (measured on Gemma 3: 0 of 521 tokens): there
+    what the next prompt begins with is read again first, which costs nothing while it is in the
+    cache.
     """
     spec = worker.spec
     folder = spec.prefix_folder
@@ -52,7 +55,7 @@ def save(worker: llama.Worker, latest: Mapping[str, Any]) -> int:
             return 0
         if llama.slides(spec) and not _cut_back(worker, latest):
             return 0
-        file = _file(folder, spec)
+        file = _file(folder, spec, latest.get("lora"))
         partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
         tokens = _slot(worker, "save", partial, "n_saved")
         if tokens:
@@ -68,17 +71,23 @@ def save(worker: llama.Worker, latest: Mapping[str, Any]) -> int:
                 partial.unlink(missing_ok=True)
 
 
-def restore(worker: llama.Worker) -> int:
-    """Let a worker that was just started read on where it left off; returns how many tokens."""
+def restore(worker: llama.Worker, lora: Adapters = None) -> int:
+    """Let a worker that was just started read on where it left off; returns how many tokens.
+
+    ``lora`` is what the next request will ask for. llama.cpp forgets what it read when a request
+    names other scales than the one before, so one that reads nothing names them first.
+    """
     folder = worker.spec.prefix_folder
     if folder is None:
         return 0
     try:
-        file = _file(folder, worker.spec)
+        file = _file(folder, worker.spec, lora)
         _tidy(folder, file)
         if not file.is_file():
             return 0
         try:
+            if lora is not None:
+                _ask(worker, {"prompt": " ", "lora": lora})
             return _slot(worker, "restore", file, "n_restored")
         except ModelError:  # of another llama.cpp, or damaged
             file.unlink(missing_ok=True)
@@ -115,9 +124,13 @@ def _cut_back(worker: llama.Worker, latest: Mapping[str, Any]) -> bool:
         stable = told["prompt"]
     if not stable:
         return False
-    again = {"prompt": stable, "n_predict": 0, "cache_prompt": True, "id_slot": 0}
-    worker.call_running("/completion", again, timeout_seconds=SAVE_SECONDS)
+    _ask(worker, {"prompt": stable, **({"lora": latest["lora"]} if "lora" in latest else {})})
     return True
+
+
+def _ask(worker: llama.Worker, asked: Mapping[str, Any]) -> None:
+    body = {"n_predict": 0, "cache_prompt": True, "id_slot": 0, **asked}
+    worker.call_running("/completion", body, timeout_seconds=SAVE_SECONDS)
 
 
 def _slot(worker: llama.Worker, action: str, file: Path, key: str) -> int:
@@ -128,10 +141,12 @@ def _slot(worker: llama.Worker, action: str, file: Path, key: str) -> int:
     return found if isinstance(found, int) else 0
 
 
-def _file(folder: Path, spec: llama.Spec) -> Path:
-    about = spec.path.stat()
+def _file(folder: Path, spec: llama.Spec, lora: Adapters) -> Path:
     what = f"{spec.path.absolute()}\n{spec.context_tokens}\n{spec.slots}"
-    state = f"{about.st_size} {about.st_mtime_ns}"
+    if spec.adapters:
+        what += f"\n{[str(each.absolute()) for each in spec.adapters]}\n{lora}"
+    states = (path.stat() for path in (spec.path, *spec.adapters))
+    state = " ".join(f"{each.st_size} {each.st_mtime_ns}" for each in states)
     return folder / f"{_hash(what)}-{_hash(state)}.prefix"
 
 

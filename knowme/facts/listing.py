@@ -35,6 +35,11 @@ def known_on(fact: Fact, on: str) -> bool:
     return not on or (began and not (time.to_first and time.to_first < on))
 
 
+def tags(fact: Fact) -> tuple[str, ...]:
+    """Return how a fact came about, where no message was read for it but a tuned model asked."""
+    return ("personality", "auto-extracted") if fact.read_by.startswith("personality:") else ()
+
+
 def corrected(conn: apsw.Connection) -> dict[str, int]:
     """Return the facts whose value the person corrected: {uid: when, in ms}.
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 HISTORY = "chat_history"
 STALE = "stale.json"
+TEACHER = "teacher"
+"""The folder in runs/ of what a teacher wrote: it is no run, and nothing was trained in it."""
 _REFERS = frozenset({"message_id", "message_ids", "because", "evidence"})
 
 
@@ -124,7 +126,7 @@ def _put(path: Path, text: str) -> None:
 def _mark_stale(home_path: Path, data: Path, number: int) -> None:
     """Say beside a run that what it learned from is erased: its adapter still knows it."""
     run = home_path / "runs" / data.relative_to(home_path / "runs").parts[0]
-    if not run.is_dir():
+    if not run.is_dir() or run.name == TEACHER:
         return
     mark = run / STALE
     try:

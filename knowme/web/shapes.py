@@ -131,7 +131,7 @@ class SearchBody(Filters):
 
     query: Question = Field(description="The words or the question")
     top_k: TopK = Field(None, description="Results; search.top_k of the settings when absent")
-    kinds: Names = Field([], description="message, section, summary")
+    kinds: Names = Field([], description="message, section, summary, pattern")
     neighbours: Annotated[int | None, Field(ge=0, le=50)] = Field(
         None, description="Messages shown on each side; search.neighbours when absent"
     )
