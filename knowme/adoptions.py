@@ -103,7 +103,19 @@ def put(
     forced: bool = False,
     measured: Mapping[str, Any] | None = None,
 ) -> int:
-    """Put an adapter into use in place of the one before; returns its row."""
+    """Put an adapter into use in place of the one before; returns its row.
+
+    A run that is in use is not what it falls back to itself: its row is renewed.
+    """
+    told = json.dumps(dict(measured or {}))
+    now = in_use(conn, purpose, base)
+    if now is not None and now.run == run:
+        conn.execute(
+            "UPDATE adoptions SET at_ms = ?, adapter = ?, sha256 = ?, served_as = ?, forced = ?,"
+            " measured = ? WHERE id = ?",
+            (at_ms, adapter, sha256, served_as, forced, told, now.id),
+        )
+        return now.id
     conn.execute(
         "UPDATE adoptions SET retired_ms = ?, why = ?"
         " WHERE purpose = ? AND base = ? AND retired_ms IS NULL",
@@ -112,9 +124,8 @@ def put(
     conn.execute(
         "INSERT INTO adoptions(at_ms, run, purpose, base, adapter, sha256, served_as, forced,"
         " measured) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (at_ms, run, purpose, base, adapter, sha256, served_as, forced,
-         json.dumps(dict(measured or {}))),
-    )  # fmt: skip
+        (at_ms, run, purpose, base, adapter, sha256, served_as, forced, told),
+    )
     return conn.last_insert_rowid()
 
 

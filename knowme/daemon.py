@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("knowme.daemon")
 
 GRACE_SECONDS = 10.0
+LOOK_SECONDS = 60.0
+"""How often a training looks whether the machine is still on mains power."""
 LOCK = "daemon.lock"
 
 
@@ -147,28 +149,47 @@ def retention_job(home: Home, payload: Mapping[str, Any], progress: Progress) ->
 def adapter_job(home: Home, payload: Mapping[str, Any], progress: Progress) -> None:
     """Make an adapter where one is due and the machine is idle; use it if the gate lets it through.
 
-    A stop saves what is trained; the next time goes on from there.
+    A stop, or a machine that is taken off mains power, saves what is trained; the next time goes
+    on from there.
     """
     from knowme.learn import idle, pipeline
+
+    looked = time.monotonic()
 
     asked = pipeline.last_question_ms(home)
     if why := idle.waiting(asked, now_ms()) or pipeline.due(home):
         progress.note(0, f"not now: {why}")
         return
 
-    def report(event: Mapping[str, Any]) -> None:
-        progress.update(int(event.get("step", 0)), int(event.get("steps", 0)), "training")
+    def tell(done: int, total: int, what: str) -> None:
+        nonlocal looked
+        progress.update(done, total, what)
+        if time.monotonic() - looked >= LOOK_SECONDS:
+            looked = time.monotonic()
+            if idle.on_battery():
+                raise _UnpluggedError
 
-    told = pipeline.run(
-        home,
-        home.settings.learn.purpose,
-        progress.update,
-        report,
-        resume=pipeline.unfinished(home, home.settings.learn.purpose) is not None,
-    )
+    def report(event: Mapping[str, Any]) -> None:
+        tell(int(event.get("step", 0)), int(event.get("steps", 0)), "training")
+
+    try:
+        told = pipeline.run(
+            home,
+            home.settings.learn.purpose,
+            tell,
+            report,
+            resume=pipeline.unfinished(home, home.settings.learn.purpose) is not None,
+        )
+    except _UnpluggedError:
+        progress.note(0, "stopped: this machine runs on its battery; it goes on later")
+        return
     if told["adopt"]:
         pipeline.use(home, told["run"])
     progress.note(1, f"{told['run']}: {'in use' if told['adopt'] else 'refused: ' + told['why']}")
+
+
+class _UnpluggedError(Exception):
+    """Ends a training of its own accord."""
 
 
 def _counted(counts: Mapping[str, int]) -> str:

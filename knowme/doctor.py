@@ -223,6 +223,7 @@ def _opened(path: Path) -> Iterator[Finding]:
             ("backup", _last_backup),
             ("forget", _unfinished),
             ("facts", _facts),
+            ("adapter", _adapters),
         )
         for name, check in checks:
             yield from _run(name, lambda check=check: check(home))  # type: ignore[misc]
@@ -518,3 +519,22 @@ def _facts(home: Home) -> Iterator[Finding]:
         many = int(value(conn, "SELECT count(*) FROM facts WHERE state = 'doubtful'"))
     if many:
         yield Finding("facts", "ok", f"{many} doubtful: they wait for your word (knowme inbox)")
+
+
+def _adapters(home: Home) -> Iterator[Finding]:
+    """Name what answers with an adapter, and what is wrong with it."""
+    from knowme import adoptions
+    from knowme.learn import runs
+
+    with home.db.read() as conn:
+        used = adoptions.listed(conn, current=True)
+    for each in used:
+        stale = runs.Run(each.run, home.path / runs.FOLDER / each.run).stale
+        if adoptions.file_sha256(home.path / each.adapter) != each.sha256:
+            told = f"{each.run} ({each.purpose}) is gone or was changed: it is not used"
+            yield Finding("adapter", "broken", told, "knowme learn rollback")
+        elif stale:
+            told = f"{each.run} ({each.purpose}) is not used any more: {stale}"
+            yield Finding("adapter", "warn", told, "knowme learn run")
+        else:
+            yield Finding("adapter", "ok", f"{each.run} ({each.purpose}) is in use")

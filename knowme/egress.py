@@ -133,7 +133,7 @@ def keys_of(settings: Settings) -> tuple[str, ...]:
     models = (model.api_key for model in settings.models)
     given = (
         *(settings.engine.api_key, settings.embedder.api_key, settings.service.token),
-        *(settings.learn.teacher_key, *models),
+        *(settings.learn.teacher_api_key, *models),
     )
     return tuple({key for key in given if len(key) >= SHORTEST_KEY})
 

@@ -129,7 +129,10 @@ class Home:
         )
 
     def adapter_of(self, gguf: Path) -> Path | None:
-        """Return the adapter that is in use with a model's file; None: none, or it was changed."""
+        """Return the adapter that is in use with a model's file.
+
+        None: none is, or it was changed, or what it learned from was forgotten since.
+        """
         from knowme import adoptions
 
         with self.db.read() as conn:
@@ -144,6 +147,8 @@ class Home:
             found = used.get(self._bases[key])
             if found is None:
                 return None
+            if (self.path / "runs" / found.run / "stale.json").exists():
+                return None  # doctor and `learn status` say so
             path = self.path / found.adapter
             stat = path.stat()
             seen = (path, stat.st_size, stat.st_mtime_ns)

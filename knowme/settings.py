@@ -425,8 +425,8 @@ class LearnSettings:
     )
     teacher_model: str = setting("claude-sonnet-4-5", "The model's name at Anthropic")
     teacher_url: str = setting("https://api.anthropic.com", "Anthropic's address")
-    teacher_key: str = setting(
-        "", "Key for Anthropic; better set KNOWME_LEARN_TEACHER_KEY in .env", secret=True
+    teacher_api_key: str = setting(
+        "", "Key for Anthropic; better set KNOWME_LEARN_TEACHER_API_KEY in .env", secret=True
     )
     teacher_price_in: float = setting(
         1.5, "Price of a million prompt tokens in a batch", minimum=0.0

@@ -55,12 +55,12 @@ def trained(folder: Path) -> runs.Run:
     run = runs.create(folder, "assistant-for-me")
     facts = [pair(*each) for each in FACTS.items()]
     asked = exchanges("january")[:8] + exchanges("february")[:8]
-    pairs.write(run.path / "data" / "train.jsonl", map(pairs.row, asked + facts * 12))
+    pairs.write(run.path / "data" / "train.jsonl", map(pairs.row, asked + facts * 15))
     pairs.write(run.path / "data" / "validation.jsonl", map(pairs.row, exchanges("march")[:12]))
     run.done("data", pairs=len(asked) + 45)
     base = str(modelstore.path(modelstore.DEFAULT_CHAT))
     spec = TrainSpec(
-        folder=run.path, base=base, rank=8, alpha=16, learning_rate=1e-3, epochs=1.0,
+        folder=run.path, base=base, rank=16, alpha=32, learning_rate=1e-3, epochs=1.0,
         accumulate=2, max_tokens=160, patience=0, threads=1,
     )  # fmt: skip
     PeftTrainer().train(spec, lambda told: None)

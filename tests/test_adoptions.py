@@ -61,3 +61,12 @@ def test_a_run_that_was_rolled_back_is_not_what_a_later_one_falls_back_to(conn):
     put(conn, "third")
     out, now = adoptions.roll_back(conn, ME, 4)
     assert (out.run, now.run) == ("third", "first")
+
+
+def test_a_run_that_is_adopted_twice_is_not_what_it_falls_back_to(conn):
+    put(conn, "first")
+    put(conn, "second")
+    put(conn, "second", forced=True)
+    assert adoptions.in_use(conn, ME, "b").forced and len(adoptions.listed(conn)) == 2
+    out, now = adoptions.roll_back(conn, ME, 3)
+    assert (out.run, now.run) == ("second", "first")

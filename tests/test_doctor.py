@@ -4,6 +4,7 @@ import socket
 
 import pytest
 
+from knowme import adoptions
 from knowme.doctor import examine
 from knowme.home import Home
 
@@ -104,3 +105,25 @@ def test_a_model_of_ones_own_at_a_public_address_is_a_warning(findings, url, war
     told = findings(f"offline: true\nmodels: {{primary: {{engine: echo}}, {far}}}\n")["roles"]
     found = next(each.found for each in told if each.found.startswith("far"))
     assert ("public address" in found) is warned
+
+
+def test_an_adapter_in_use_is_named_with_what_is_wrong_with_it(findings, tmp_path):
+    path = tmp_path / "home"
+    folder = path / "runs" / "one"
+    folder.mkdir(parents=True)
+    (folder / "adapter.gguf").write_bytes(b"made")
+    with Home.open(path, {"embedder.kind": "hashing", "engine.kind": "echo"}) as home:
+        home.db.write(
+            lambda conn: adoptions.put(
+                conn, run="one", purpose="assistant-for-me", base="b", at_ms=1,
+                adapter="runs/one/adapter.gguf",
+                sha256=adoptions.file_sha256(folder / "adapter.gguf"),
+            )
+        )  # fmt: skip
+    assert [each.state for each in findings("")["adapter"]] == ["ok"]
+    (folder / "stale.json").write_text('{"why": "rows of its data set were forgotten"}')
+    (stale,) = findings("")["adapter"]
+    assert stale.state == "warn" and "forgotten" in stale.found
+    (folder / "adapter.gguf").write_bytes(b"changed")
+    (changed,) = findings("")["adapter"]
+    assert changed.state == "broken" and "rollback" in changed.mend

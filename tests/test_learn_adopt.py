@@ -315,6 +315,12 @@ def test_where_no_voice_is_told_from_another_only_a_sure_rise_of_style_refuses()
     assert refused(good(style=items(0.24, noisy(0.45, 0.2)), **blind)) == {"style"}
 
 
+def test_where_no_voice_is_told_from_another_missing_numbers_are_no_pass():
+    blind = {"style_own": 0.29, "style_other": 0.31}
+    assert refused(good(style=(), **blind)) == {"style"}
+    assert refused(good(style=items(0.24, [math.nan] * 30), **blind)) == {"style"}
+
+
 def test_a_base_that_repeats_its_prompt_may_lose_a_quarter_of_that_and_no_more():
     assert refused(good(relevance=items(1.08, noisy(0.94, 0.25)))) == set()
     assert refused(good(relevance=items(1.08, noisy(0.70, 0.25)))) == {"relevance"}

@@ -96,7 +96,7 @@ def test_results_elsewhere_are_not_fetched_there(api):
 @pytest.mark.parametrize(
     ("status", "headers", "reached", "said"),
     [
-        (401, {}, "no", "KNOWME_LEARN_TEACHER_KEY"),
+        (401, {}, "no", "KNOWME_LEARN_TEACHER_API_KEY"),
         (429, {"retry-after": "7"}, "no", "7 seconds"),
         (500, {}, "maybe", "failed (500)"),
         (503, {}, "no", "failed (503)"),

@@ -9,7 +9,8 @@ from knowme.db import rows
 from knowme.errors import InputError, NotFoundError
 from knowme.extract import catch_up
 from knowme.learn import collect, lessons, pairs, teacher
-from knowme.types import PURPOSES, ChatMessage
+from knowme.sync import store
+from knowme.types import PURPOSES, ChatMessage, Record
 
 FOR_ME, VOICE = PURPOSES
 
@@ -61,6 +62,7 @@ def test_what_was_answered_or_skipped_is_not_asked_again_and_what_was_stopped_is
 def test_themes_with_few_pairs_come_first_and_each_gets_its_turn(home):
     first = [one.theme for one in collect.questions(home, VOICE)[:5]]
     assert set(first) == set(teacher.THEMES)
+    store(home, "a", [(Record("message", "b", "m", "user", text="I do.", seq=0), None)])
     home_folder = lessons.folder(home.path)
     rows_of_others = [
         pairs.row(

@@ -8,7 +8,7 @@ import pytest
 from lived import synced
 
 from knowme import forget, sync
-from knowme.errors import InputError
+from knowme.errors import InputError, StoreError
 from knowme.home import Home
 from knowme.learn import dataset, pipeline, review, runs
 from knowme.times import now_ms
@@ -150,6 +150,23 @@ def test_forgetting_scrubs_the_rows_and_marks_the_run_stale(home):
     with pytest.raises(InputError, match="stale"):
         pipeline.train(home, run)
     assert pipeline.status(home)["runs"][1]["stale"] or pipeline.status(home)["runs"][0]["stale"]
+
+
+def test_what_is_forgotten_while_a_set_is_made_is_in_no_file_of_it(home):
+    first = dataset.build(home, wanted(home, VOICE))
+    told = next(each for each in rows(first, "train") if each["kind"] == "exchange")
+    number = told["because"][-1]
+
+    def erase(done, total, what):
+        if what.endswith("cleaning"):  # all is read, and nothing is written yet
+            forget.erase(home, forget.plan(home, forget.What("message", messages=(str(number),))))
+
+    with pytest.raises(StoreError, match="forgotten while"):
+        dataset.build(home, wanted(home, VOICE), erase)
+    assert [run.id for run in runs.listed(home.path)] == [first.id] and first.stale
+    for path in (home.path / "runs").rglob("*.jsonl"):
+        for line in path.read_text("utf-8").split("\n"):
+            assert not line or number not in json.loads(line)["because"]
 
 
 def test_too_little_is_refused_with_what_brings_more(tmp_path):

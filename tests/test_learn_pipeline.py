@@ -8,10 +8,11 @@ import pytest
 from lived import synced
 
 from knowme import daemon, jobs, modelstore
-from knowme.errors import InputError, KnowmeError, ModelMissingError, TrainError
+from knowme.errors import HomeError, InputError, KnowmeError, ModelMissingError, TrainError
 from knowme.home import Home
 from knowme.learn import ability, dataset, exam, pairs, pipeline, runs
 from knowme.learn import adopt as gate
+from knowme.lock import Lock
 from knowme.settings import LearnSettings
 
 ME, VOICE = "assistant-for-me", "sound-like-me"
@@ -84,7 +85,7 @@ class TestTheWholeWay:
         assert 0 < mask["trained"] < mask["tokens"]
         assert events[-1]["event"] == "done"
         exported = run.needs("export")["files"]["adapter"]
-        assert exported["fidelity"]["same_top"] >= 0.95
+        assert exported["fidelity"]["same_top"] >= 0.93
         names = {row["name"] for row in told["rows"]}
         assert {"perplexity", "relevance", "style", "facts with recall"} <= names
         assert {"ability", "secrets", "recited"} <= names
@@ -101,7 +102,7 @@ class TestTheWholeWay:
         assert home.adapter_of(pipeline_base(run)) == run.path / "adapter.gguf"
         (used,) = pipeline.status(home)["in_use"]
         assert used["run"] == run.id and used["forced"] is not told["adopt"]
-        assert pipeline.rollback(home, ME) == {"out": run.id, "in_use": ""}
+        assert pipeline.rollback(home, ME) == {"out": run.id, "in_use": "", "stale": ""}
         assert home.adapter_of(pipeline_base(run)) is None
 
     def test_what_was_forgotten_marks_the_adapter_in_use_stale(self, after):
@@ -113,6 +114,7 @@ class TestTheWholeWay:
         forget.erase(home, forget.plan(home, forget.What("message", messages=(str(number),))))
         (used,) = pipeline.status(home)["in_use"]
         assert "forgotten" in used["stale"]
+        assert home.adapter_of(pipeline_base(run)) is None  # it might tell what was forgotten
         with pytest.raises(InputError, match="stale"):
             pipeline.use(home, run.id, force=True)
 
@@ -167,12 +169,41 @@ def test_a_training_that_does_not_fit_is_refused_with_advice(home):
         pipeline.train(home, run, preset="llama-3.1-8b", base="")
 
 
+@pytest.mark.model
+def test_two_processes_do_not_train_one_run(home):
+    for package in ("torch", "peft", "trl"):
+        pytest.importorskip(package, reason=f"needs {package}: pip install 'knowme[train]'")
+    run = dataset.build(home, pipeline.wanted(home, ME))
+    with Lock(run.path / "train.lock"), pytest.raises(HomeError, match="in use by another"):
+        pipeline.train(home, run, preset="tiny")
+    assert run.stage("train") is None and not (run.path / "spec.json").exists()
+
+
 def test_by_itself_it_waits_for_enough_and_says_for_what(home):
     pytest.importorskip("torch", reason="needs torch: pip install 'knowme[train]'")
     assert "of 500 examples" in pipeline.due(home)
     home.settings = replace(home.settings, learn=LearnSettings(every="never"))
     assert "never" in pipeline.due(home)
     home.settings = replace(home.settings, learn=LearnSettings(enough_pairs=50))
+    assert pipeline.due(home) == ""
+
+
+def test_within_a_month_it_waits_for_new_examples_and_not_for_messages(home):
+    pytest.importorskip("torch", reason="needs torch: pip install 'knowme[train]'")
+    made = dataset.gather(home, pipeline.wanted(home, ME)).pairs
+    times = sorted(each.at_ms for each in made if each.at_ms is not None)
+    since = times[len(times) // 2]
+    new = sum(at_ms > since for at_ms in times)
+    with home.db.read() as conn:
+        asked = "SELECT count(*) FROM messages WHERE at_ms > ?"
+        assert conn.execute(asked, (since,)).fetchone()[0] > new
+    run = runs.create(home.path, ME)
+    run.done("data", newest_ms=since)
+    run.done("train")
+    told = LearnSettings(enough_pairs=50, new_pairs=new + 1)
+    home.settings = replace(home.settings, learn=told)
+    assert pipeline.due(home) == f"{new} of {new + 1} new examples"
+    home.settings = replace(home.settings, learn=replace(told, new_pairs=new))
     assert pipeline.due(home) == ""
 
 
@@ -186,6 +217,12 @@ def test_by_itself_it_waits_for_an_idle_machine(home, monkeypatch):
         found = jobs.show(conn, ident)
     assert found.state == "done" and "battery" in found.progress["note"]
     assert runs.listed(home.path) == []
+
+
+def test_a_run_is_deleted_with_all_that_it_holds(home):
+    run, other = (dataset.build(home, pipeline.wanted(home, ME)) for _ in range(2))
+    assert pipeline.delete(home, run.id) == {"run": run.id, "was_in_use": False}
+    assert not run.path.exists() and [each.id for each in runs.listed(home.path)] == [other.id]
 
 
 def test_status_says_what_comes_next(home):

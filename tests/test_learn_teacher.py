@@ -450,7 +450,7 @@ def test_a_line_that_a_kill_has_cut_is_no_row_and_spoils_no_other(tmp_path):
 
 
 def anthropic(api, **privacy):
-    return {"learn": {"teacher": "anthropic", "teacher_url": api.url, "teacher_key": KEY},
+    return {"learn": {"teacher": "anthropic", "teacher_url": api.url, "teacher_api_key": KEY},
             "privacy": {"recalled": "allow", **privacy}}  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -23,12 +24,42 @@ _purpose = click.option(
 )
 
 
+_HOW = {
+    "assistant-for-me": "Write the answer that you would like to get from an assistant.",
+    "sound-like-me": "Answer as you would to somebody you know.",
+}
+
+
 def _line(prompt: str) -> str:
-    return input(prompt)
+    """Read a line; where there is none, what is said next begins a line of its own."""
+    try:
+        return input(prompt)
+    except (EOFError, KeyboardInterrupt):
+        say()
+        raise
+
+
+def _line_beside(prompt: str) -> str:
+    """Read a line; the prompt goes to stderr, since stdout holds a document."""
+    click.echo(prompt, err=True, nl=False)
+    return input()
 
 
 def _told(text: str) -> None:
     say(console.clean(text))
+
+
+def _shown(text: str) -> None:
+    """Print a line of an example that is looked at."""
+    if re.fullmatch(r"\[\d+/\d+\]", text):
+        say()
+        say(bold(text))
+    else:
+        say(console.wrap(text, "", "  "))
+
+
+def _shown_beside(text: str) -> None:
+    note(console.clean(text))
 
 
 # --- from the person ----------------------------------------------------------------------------
@@ -50,6 +81,7 @@ def collect(state: State, purpose: str | None, most: int | None, as_json: bool) 
                 console.say_json({"missing": dict(collecting.missing(home, meant)), "left": told})
                 return
         else:
+            note(dim(_HOW[meant]))
             note(dim("An empty line or /skip leaves a question out, /quit ends. Go on any time."))
         many = collecting.ask(home, meant, read=_line, say=_told, most=most)
     say(f"{good('kept')} {console.many(many, 'answer')}")
@@ -81,10 +113,14 @@ def review(state: State, run: str, share: float, as_json: bool) -> None:
         found = runs.find(home.path, run)
         every = [each for name in ("train", "validation") for each in dataset.read(found, name)]
         counts = reviewing.ask(
-            home, every, read=_line, say=(lambda text: None) if as_json else _told, share=share
-        )
+            home, every, read=_line_beside if as_json else _line,
+            say=_shown_beside if as_json else _shown, share=share,
+        )  # fmt: skip
     if as_json:
         console.say_json({"run": found.id, **counts})
+        return
+    if not (counts["shown"] or counts["left"]):
+        note("This share was looked at before. More: knowme learn review --share 1")
         return
     say(f"{counts['keep']} kept, {counts['drop']} dropped, {counts['left']} left to look at")
     if counts["drop"]:
@@ -142,7 +178,8 @@ def teach(
                 await home.models.aclose()
 
         done = asyncio.run(work())
-    _print_taught(done, as_json)
+    _print_taught(done, as_json, "Nothing was read: there is nothing new (again: --again), or the "
+                  "privacy settings (privacy.recalled) keep it from this model.")  # fmt: skip
 
 
 @command(learn, "paraphrase", json=True)
@@ -171,7 +208,8 @@ def paraphrase(state: State, purpose: str | None, each: int, yes: bool, as_json:
                 await home.models.aclose()
 
         done = asyncio.run(work())
-    _print_taught(done, as_json)
+    _print_taught(done, as_json, "There is nothing to reword, or privacy keeps it here: first "
+                  "write some examples (knowme learn add, knowme learn collect).")  # fmt: skip
 
 
 def _confirm(yes: bool, quiet: bool) -> Callable[[Estimate], bool]:
@@ -200,7 +238,7 @@ def _print_guess(guess: Estimate) -> None:
         say(dim(f"  stays here: {many} {name}"))
 
 
-def _print_taught(done: Taught, as_json: bool) -> None:
+def _print_taught(done: Taught, as_json: bool, nothing: str) -> None:
     from dataclasses import asdict
 
     if as_json:
@@ -208,6 +246,9 @@ def _print_taught(done: Taught, as_json: bool) -> None:
         return
     if done.confirmed is False:
         say("Nothing was sent.")
+        return
+    if not (done.transcripts or done.pairs or done.waiting or done.dropped or done.failed):
+        say(console.wrap(nothing))
         return
     cost = f", {console.money(done.cost)}" if done.cost else ""
     say(f"{good('kept')} {console.many(done.pairs, 'example')} of "

@@ -59,10 +59,11 @@ def telling() -> Iterator[Tell]:
 @click.option("--kind", "kinds", multiple=True, help="Only pairs of this kind; repeatable.")
 @click.option("--since", metavar="WHEN", help="Only what was said since: a date, 7d, 3w, 6m.")
 @click.option(
-    "--filter-preferences", is_flag=True, help="Only exchanges in which you say what you like."
+    "--filter-preferences", is_flag=True, help="Of exchanges, only those that say what you like."
 )
 @click.option("--include-memory", is_flag=True, help="Put what memory held then into prompts.")
-@click.option("--min-answer-length", type=click.IntRange(1), help="In characters.")
+@click.option("--min-answer-length", type=click.IntRange(1),
+              help="Leave out exchanges with a shorter answer, in characters.")  # fmt: skip
 @click.option("--system-prompt", help="Instructions before each example; else the setting.")
 @click.option("--stats-only", is_flag=True, help="Count, and write nothing.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write plain files there.")
@@ -83,9 +84,12 @@ def dataset(
     as_json: bool,
 ) -> None:
     """Make a data set of what you said, in a new run. Nothing leaves this machine."""
+    from knowme.errors import InputError
     from knowme.learn import dataset as sets
     from knowme.times import zone
 
+    if out is not None and out.exists() and not stats_only:
+        raise InputError(f"{out} is there already.", "Name a new folder.")
     with state.open() as home, telling() as tell:
         settings = home.settings.learn
         wanted = sets.Wanted(
@@ -113,8 +117,11 @@ def _print_set(run: Run, made: Mapping[str, int] | None, out: Path | None, as_js
     if as_json:
         console.say_json({"run": run.id, "folder": str(run.path), **told, "written": made})
         return
-    say(f"{good('made')} {bold(run.id)}: {_counts(told['parts'])}")
+    parts = {name: many for name, many in told["parts"].items() if many or name != "rejected"}
+    say(f"{good('made')} {bold(run.id)}: {_counts(parts)}")
     print_card(told)
+    if told["pairs"] < told["enough"]:
+        say(warn(f"  {told['pairs']} of the {told['enough']} examples that are recommended"))
     say(dim(f"The card: {run.path / 'data' / 'card.md'}"))
     if made is not None:
         say(f"Written to {out}: {_counts(made)}")
@@ -134,8 +141,6 @@ def print_card(told: Mapping[str, Any]) -> None:
     reasoning = told["reasoning"]
     if many := reasoning["think"] + reasoning["plain"]:
         say(f"  decisions   {reasoning['think']} of {many} with their reasoning")
-    if told["pairs"] < told["enough"]:
-        say(warn(f"  {told['pairs']} of the {told['enough']} examples that are recommended"))
 
 
 def _print_statistics(told: Mapping[str, Any]) -> None:
@@ -143,13 +148,17 @@ def _print_statistics(told: Mapping[str, Any]) -> None:
     say(f"You have {bold(str(ready['pairs']))} of the {ready['enough']} recommended examples.")
     if ready["pairs"] >= ready["enough"]:
         say(good("That is enough: knowme learn run"))
+    elif ready["a_week"] and (ready["enough"] - ready["pairs"]) / ready["a_week"] > 104:
+        say(f"At this rate ({ready['a_week']:g} a week) that takes years. Answer some questions: "
+            "knowme learn collect")  # fmt: skip
     elif ready["on"]:
         say(f"At this rate ({ready['a_week']:g} a week) ready on {ready['on']}.")
     else:
-        say("Nothing was added in the last weeks. Answer some questions: knowme learn collect")
+        say("Nothing is newer than eight weeks. Answer some questions: knowme learn collect")
     if told["new_since_last"] is not None:
         say(f"New since the last data set: {told['new_since_last']}")
-    print_card(told)
+    if ready["pairs"]:
+        print_card(told)
 
 
 def _counts(counts: Mapping[str, int]) -> str:
@@ -180,7 +189,8 @@ def status(state: State, as_json: bool) -> None:
     for run in told["runs"][:5]:
         _print_run(run)
     if len(told["runs"]) > 5:
-        say(dim(f"and {len(told['runs']) - 5} older runs: knowme learn runs"))
+        older = console.many(len(told["runs"]) - 5, "older run")
+        say(dim(f"and {older}: knowme learn runs"))
     if told["missing"]:
         note(told["missing"])
     if told["next"]:
@@ -239,6 +249,8 @@ def train(state: State, run: str, estimate: bool, as_json: bool, **given: Any) -
         guess = pipeline.estimate(home, found, **over)
         if estimate:
             console.say_json(guess) if as_json else _print_estimate(guess)
+            if guess["refused"] and not as_json:
+                say(warn(f"It would be refused here: {guess['refused']}"))
             return
         if not as_json:
             _print_estimate(guess)
@@ -262,7 +274,11 @@ def training(quiet: bool) -> Callable[[Mapping[str, Any]], None]:
     """Return what prints the events of a training."""
     import time
 
-    shown = 0.0
+    begun = shown = time.monotonic()
+
+    def pause() -> float:
+        """Seconds between two lines: few lines, too, where it goes on for hours."""
+        return min(60.0, max(5.0, (time.monotonic() - begun) / 20))
 
     def report(event: Mapping[str, Any]) -> None:
         nonlocal shown
@@ -274,14 +290,14 @@ def training(quiet: bool) -> Callable[[Mapping[str, Any]], None]:
                      f"{event['parameters']:,} weights, {event['steps']} steps"))  # fmt: skip
         elif kind == "mask":
             note(dim(f"loss on {event['trained']} of {event['tokens']} tokens of the first "
-                     "example, the answer only, in green:"))  # fmt: skip
+                     "example, the answer only:"))  # fmt: skip
             _print_mask(event.get("shown", ()))
         elif kind == "validation":
             best = good(" best") if event.get("best") else ""
             note(f"step {event['step']}: validation loss {event['loss']:.4f}{best}")
         elif kind == "stopped":
             note(str(event["why"]))
-        elif kind == "step" and time.monotonic() - shown > 5:
+        elif kind == "step" and time.monotonic() - shown > pause():
             shown = time.monotonic()
             vram = f", {event['vram_mb']:.0f} MB of the card's" if event.get("vram_mb") else ""
             left = f"{event['seconds_left'] / 60:.1f} minutes left, {event['rss_mb']:.0f} MB{vram}"
@@ -296,7 +312,8 @@ def _print_mask(shown: Sequence[Sequence[Any]]) -> None:
     for text, trained in shown:
         said[bool(trained)] += str(text)
     before = console.short(console.clean(said[0].replace("\n", " ")), 200)
-    note(f"  {dim(before)} {good(console.short(console.clean(said[1]), 200))}")
+    note(f"  before it  {dim(before)}")
+    note(f"  trained    {good(console.short(console.clean(said[1]), 200))}")
 
 
 @command(learn, "export", json=True)
@@ -356,12 +373,19 @@ def measure(state: State, run: str, as_json: bool) -> None:
 
 def print_table(told: Mapping[str, Any]) -> None:
     """Print what the gate says, row by row."""
+    import shutil
+
+    columns = shutil.get_terminal_size((160, 24)).columns
     say(f"{'':24}{'before':>10}{'after':>10}   {'change, bounds (95% each)':26}")
     for row in told["rows"]:
         mark = good("ok") if row["passed"] else console.bad("no")
         span = f"{row['change']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
-        say(f"{row['name']:24}{row['before']:>10.3f}{row['after']:>10.3f}   {span:26}{mark}  "
-            + dim(row["rule"]))  # fmt: skip
+        line = f"{row['name']:24}{row['before']:>10.3f}{row['after']:>10.3f}   {span:26}{mark}"
+        if len(click.unstyle(line)) + 2 + len(row["rule"]) <= columns:
+            say(f"{line}  {dim(row['rule'])}")
+        else:
+            say(line)
+            say(dim(console.wrap(row["rule"], "    ")))
     before, after = told["facts_alone"]
     say(dim(f"Facts without recall (no rule: they belong in memory): {before:.2f} before, "
             f"{after:.2f} after. Before is: {told['against']}"))  # fmt: skip
@@ -407,6 +431,31 @@ def rollback(state: State, purpose: str | None, as_json: bool) -> None:
         return
     now = told["in_use"] or "the model as it came"
     say(f"{good('rolled back')} {told['out']}; now answers: {bold(now)}")
+    if told["stale"]:
+        say(warn(f"  stale: {told['stale']}. Make a new one (knowme learn run), or take this out, "
+                 "too: knowme learn rollback"))  # fmt: skip
+
+
+@command(learn, "delete", json=True)
+@click.argument("run")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete(state: State, run: str, yes: bool, as_json: bool) -> None:
+    """Delete a run: examples, checkpoints, adapter.
+
+    Where it is in use, what was used before answers again.
+    """
+    from knowme.learn import pipeline
+    from knowme.learn import runs as all_runs
+
+    with state.open() as home:
+        found = all_runs.find(home.path, run)
+        if not (yes or as_json):
+            click.confirm(f"Delete {found.path}?", default=False, abort=True)
+        told = pipeline.delete(home, found.id)
+    if as_json:
+        console.say_json(told)
+        return
+    say(f"{good('deleted')} {told['run']}" + (": it was in use" if told["was_in_use"] else ""))
 
 
 @command(learn, "run", json=True)
@@ -434,7 +483,7 @@ def run_all(state: State, purpose: str | None, resume: bool, yes: bool, as_json:
 
 
 @command(learn, "export-notebook", json=True)
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("target", metavar="FOLDER", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--run", default="", help="The run; else the newest.")
 @click.option("--form", type=click.Choice(("notebook", "script")), default="notebook",
               help="A notebook for Colab or Kaggle, or a script and its data.")  # fmt: skip

@@ -84,8 +84,11 @@ def train(state: State, run: str, preset: str, as_json: bool) -> None:
 
 def _train(home: Home, run: Run, preset: str, tell: Any) -> Mapping[str, Any]:
     """Do the stages that an interview needs and that are not done."""
+    from knowme.errors import InputError
     from knowme.learn import pipeline
 
+    if run.stale:
+        raise InputError(f"Run {run.id} is stale: {run.stale}.", "Run: knowme personality run")
     over = {"preset": preset} if preset else {}
     if run.stage("train") is None or preset:
         tell(0, 0, "training")
@@ -180,6 +183,8 @@ def run_all(
                 if each.purpose == wanted and each.stage("data") and not each.stale
             ]
             found = usable[0] if resume and usable else None
+            if found is None or found.stage("train") is None:
+                pipeline.packages()
             if found is None:
                 found = dataset.build(home, pipeline.wanted(home, wanted), tell)
             _train(home, found, preset if found.stage("train") is None else "", tell)
@@ -213,7 +218,8 @@ def _print_status(each: Status) -> None:
     made = console.ago(parse_time(each.made, each.run)) if each.made else ""
     say(f"{bold(each.run)}  {each.purpose}  {dim(made)}")
     if not each.extracted:
-        next_ = "interview and extract" if "export" in each.stages else "train"
+        next_ = "extract" if "export" in each.stages else "train"
+        next_ = f"knowme personality {'run' if each.stale else f'{next_} {each.run}'}"
         answered = f"{each.answers} answers, not extracted" if each.answers else "not interviewed"
         say(f"  {answered}; next: {next_}")
     else:
@@ -278,9 +284,13 @@ def undo(state: State, run: str, as_json: bool) -> None:
 
     with state.open() as home:
         found = runs.find(home.path, run)
+        had = bool(distil.numbers(found))
         took = distil.withdraw(home, found)
     if as_json:
         console.say_json({"run": found.id, **took._asdict()})
+        return
+    if not had and not (took.facts or took.patterns):
+        say(f"Nothing was extracted of {found.id}: there is nothing to take back.")
         return
     say(f"{good('taken back')} {console.many(took.facts, 'fact')}, "
         f"{console.many(took.patterns, 'pattern')} of {bold(found.id)}")  # fmt: skip

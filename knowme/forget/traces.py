@@ -27,6 +27,11 @@ HISTORY = "chat_history"
 STALE = "stale.json"
 TEACHER = "teacher"
 """The folder in runs/ of what a teacher wrote: it is no run, and nothing was trained in it."""
+SAID = ("answers.jsonl", "hearsay.jsonl", "interview.jsonl")
+"""What a run's model said. Any answer may tell what the model was trained on, in other words: with
+one row of the data all of them go."""
+LEFT = ("notebook.json", "exported.json")
+"""Beside a run whose data was written out, beyond the home."""
 _REFERS = frozenset({"message_id", "message_ids", "because", "evidence"})
 
 
@@ -38,9 +43,14 @@ def clean(home: Home, number: int, needles: Needles, ids: list[int]) -> None:
     gone = set(ids)
     try:
         _rewritten(home.path / HISTORY, lambda text: _kept_entries(text, needles))
+        for half in sorted((home.path / "runs").rglob(".*.jsonl.*.partial")):
+            half.unlink(missing_ok=True)  # a process was killed as it wrote rows
         for data in sorted((home.path / "runs").rglob("*.jsonl")):
             if _rewritten(data, lambda text: _kept_rows(text, needles, gone)):
                 _mark_stale(home.path, data, number)
+        for mark in sorted((home.path / "runs").glob(f"*/{STALE}")):
+            for name in SAID:
+                _rewritten(mark.with_name(name), lambda text: "")
         _media(home, ids)
     except OSError as error:
         raise StoreError(
@@ -62,6 +72,24 @@ def stale(path: Path, number: int) -> list[str]:
     return found
 
 
+def beyond(path: Path, number: int) -> list[str]:
+    """Return what this erasure does not reach of the runs that it has marked: weights, copies."""
+    named = []
+    for run in stale(path, number):
+        named.append(f"runs/{run} (trained on it; marked stale)")
+        folder = path / "runs" / run
+        if any((folder / name).exists() for name in LEFT):
+            named.append(f"the copies of its examples that were exported of runs/{run}")
+        try:
+            told = json.loads((folder / "manifest.json").read_text("utf-8"))
+            served = str(told["stages"]["export"]["served_as"])
+        except (OSError, ValueError, KeyError, TypeError):
+            served = ""
+        if served:
+            named.append(f"{served} in Ollama, made of runs/{run}")
+    return named
+
+
 _ENTRY = re.compile(r"(?m)^(?=# )")
 
 
@@ -74,7 +102,7 @@ def _kept_entries(text: str, needles: Needles) -> str:
 
 def _kept_rows(text: str, needles: Needles, gone: set[int]) -> str:
     kept = []
-    for line in text.splitlines(keepends=True):
+    for line in re.split(r"(?<=\n)", text):  # splitlines() would cut a row at U+2028 in its words
         try:
             told = json.loads(line)
         except ValueError:

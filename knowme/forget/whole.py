@@ -310,7 +310,7 @@ def _prove(home: Home, number: int, needles: Needles, said: Sequence[str]) -> Re
         "search": {"asked": len(said), "found": hits},
     }
     unreachable += [each for each in others if each not in unreachable]
-    unreachable += [f"runs/{each} (trained on it; marked stale)" for each in _stale(home, number)]
+    unreachable += traces.beyond(home.path, number)
     if called:
         unreachable.append(f"the names of conversations and files that stay ({called} rows)")
     clean = not (tables or found or hits)
@@ -372,10 +372,6 @@ def _in_files(path: Path, needles: Needles) -> tuple[list[str], list[str]]:
             if holds:
                 (found if (here / name).parts[0] in (*OURS, HISTORY) else others).append(told)
     return found, others
-
-
-def _stale(home: Home, number: int) -> list[str]:
-    return traces.stale(home.path, number)
 
 
 def _reached(step: str) -> None:

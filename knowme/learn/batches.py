@@ -47,7 +47,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PAGE = 100
 _MEND = "Nothing is lost: run it again later, and it goes on from here."
-_KEY_MEND = "Put the right one into .env: KNOWME_LEARN_TEACHER_KEY"
+_KEY_MEND = "Put the right one into .env: KNOWME_LEARN_TEACHER_API_KEY"
 
 
 @dataclass(frozen=True, slots=True)

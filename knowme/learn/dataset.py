@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,12 +22,15 @@ from typing import TYPE_CHECKING, Any
 
 from knowme import archive
 from knowme.db import rows
-from knowme.errors import InputError
-from knowme.learn import card, near, pairs, quality, runs, scrub, split
-from knowme.times import now_ms
+from knowme.errors import InputError, StoreError
+from knowme.learn import card, lessons, near, pairs, quality, runs, scrub, split
+from knowme.sensitive import sensitive
+from knowme.times import iso, now_ms
 from knowme.types import PURPOSES, ChatMessage, Pair, Query
 
 if TYPE_CHECKING:
+    import apsw
+
     from knowme.home import Home
 
 Tell = Callable[[int, int, str], None]
@@ -105,6 +109,8 @@ def gather(home: Home, wanted: Wanted, tell: Tell | None = None) -> Gathered:
     _short(got, wanted.min_answer_chars)
     got.pairs, masked = scrub.clean(home, got.pairs)
     got.masked.update(masked)
+    if home.settings.privacy.sensitive == "off":  # "not learned at all"
+        _without_sensitive(got)
     _verdicts(home, got)
     got.pairs = [replace(each, labels=_labelled(each)) for each in got.pairs]
     _disliked(got)
@@ -155,9 +161,32 @@ def build(home: Home, wanted: Wanted, tell: Tell | None = None) -> runs.Run:
     told = card.of(named, got, wanted, enough=settings.enough_pairs)
     runs.put(run.path / "data" / "card.json", told)
     (run.path / "data" / "card.md").write_text(card.page(told), "utf-8")
+    _undisturbed(home, run, named)
     counts = {name: len(part) for name, part in named.items()}
     run.done("data", counts=counts, sha256=hashes, newest_ms=_newest(got.pairs))
     return run
+
+
+def _undisturbed(home: Home, run: runs.Run, named: Mapping[str, Iterable[Pair]]) -> None:
+    """Take the run back where something of it was forgotten while it was made.
+
+    The erasure looked through the files before these were there; what begins now finds them.
+    Raises StoreError.
+    """
+
+    def look(conn: apsw.Connection) -> None:
+        lessons.none_forgets(conn)
+        if lessons.fallen(conn, (i for part in named.values() for p in part for i in p.because)):
+            raise StoreError(
+                "Something that the data set rests on was forgotten while it was made.",
+                "Make it again: knowme learn dataset",
+            )
+
+    try:
+        home.db.write(look)
+    except StoreError:
+        shutil.rmtree(run.path)
+        raise
 
 
 def _of_kind(home: Home, kind: str, wanted: Wanted) -> Iterator[Pair]:
@@ -188,6 +217,16 @@ def _of_kind(home: Home, kind: str, wanted: Wanted) -> Iterator[Pair]:
 def _short(got: Gathered, least: int) -> None:
     kept = [each for each in got.pairs if len(each.answer) >= least or each.kind != "exchange"]
     got.dropped["short"] += len(got.pairs) - len(kept)
+    got.pairs = kept
+
+
+def _without_sensitive(got: Gathered) -> None:
+    kept = [
+        pair
+        for pair in got.pairs
+        if not any(sensitive(text) for text in (*(m.content for m in pair.messages), pair.rejected))
+    ]
+    got.dropped["sensitive"] += len(got.pairs) - len(kept)
     got.pairs = kept
 
 
@@ -260,8 +299,8 @@ def _told(home: Home, sides: split.Sides, wanted: Wanted, tell: Tell | None) -> 
     )
 
 
-def _notes(home: Home, pair: Pair, sides: split.Sides) -> tuple[tuple[str, int], ...]:
-    """Return what memory would have held before this pair was said: (words, message id)."""
+def _notes(home: Home, pair: Pair, sides: split.Sides) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Return what memory would have held before this pair was said: (words, message ids)."""
     if not pair.question:
         return ()
     until = None if pair.at_ms is None else pair.at_ms - 1
@@ -273,11 +312,11 @@ def _notes(home: Home, pair: Pair, sides: split.Sides) -> tuple[tuple[str, int],
         for hit in hits:
             ids = set(hit.message_ids)
             if ids and not ids & mine and all(may(each) for each in ids):
-                found.append((hit.text, min(ids)))
+                found.append((hit.text, tuple(sorted(ids))))
     return tuple(found[:NOTES])
 
 
-def _headed(pair: Pair, system: str, notes: Sequence[tuple[str, int]]) -> Pair:
+def _headed(pair: Pair, system: str, notes: Sequence[tuple[str, tuple[int, ...]]]) -> Pair:
     told = "\n".join(f"- {' '.join(text.split())[:300]}" for text, _ in notes)
     head = "\n\n".join(filter(None, (system, f"{_FACTS}\n{told}" if told else "")))
     if not head:
@@ -287,7 +326,7 @@ def _headed(pair: Pair, system: str, notes: Sequence[tuple[str, int]]) -> Pair:
         messages[0] = ChatMessage("system", f"{head}\n\n{messages[0].content}")
     else:
         messages.insert(0, ChatMessage("system", head))
-    because = tuple(sorted({*pair.because, *(number for _, number in notes)}))
+    because = tuple(sorted({*pair.because, *(number for _, ids in notes for number in ids)}))
     return replace(pair, messages=tuple(messages), because=because)
 
 
@@ -376,6 +415,7 @@ def exported(run: runs.Run, target: Path, form: str) -> Mapping[str, int]:
     if disliked := read(run, "rejected"):
         rows_ = [_preference(each) for each in disliked]
         made["preference"] = pairs.write(target / "preference.jsonl", rows_)
+    runs.put(run.path / "exported.json", {"at": iso(now_ms()), "rows": made})
     return made
 
 

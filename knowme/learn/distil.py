@@ -554,7 +554,7 @@ def _list(
 def _rows(run: Run, name: str) -> list[dict[str, Any]]:
     """Return the rows of a list of a run; none where it was not made."""
     try:
-        lines = (run.path / name).read_text("utf-8").splitlines()
+        lines = (run.path / name).read_text("utf-8").split("\n")
     except FileNotFoundError:
         return []
     return [json.loads(line) for line in lines if line.strip()]

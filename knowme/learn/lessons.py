@@ -42,13 +42,30 @@ def folder(path: Path) -> Path:
 
 
 def taught(home: Home, purpose: str) -> Iterator[Pair]:
-    """Yield what was taught for a purpose: kinds teacher and paraphrase, each text once."""
+    """Yield what was taught for a purpose: kinds teacher and paraphrase, each text once.
+
+    What rests on a message that was retired since is not among it.
+    """
+    read = [
+        pair
+        for name in (PAIRS, PARAPHRASES)
+        for pair in pairs.read(home.path / runs.FOLDER / FOLDER / name)
+        if pair.purpose == purpose
+    ]
+    rest = sorted({number for pair in read for number in pair.because})
+    with home.db.read() as conn:
+        found = rows(
+            conn,
+            "SELECT id FROM messages WHERE retired_ms IS NULL"
+            " AND id IN (SELECT value FROM json_each(?))",
+            (json.dumps(rest),),
+        )
+    stands = {number for (number,) in found}
     seen: set[str] = set()
-    for name in (PAIRS, PARAPHRASES):
-        for pair in pairs.read(home.path / runs.FOLDER / FOLDER / name):
-            if pair.purpose == purpose and pair.uid not in seen:
-                seen.add(pair.uid)
-                yield pair
+    for pair in read:
+        if pair.uid not in seen and stands.issuperset(pair.because):
+            seen.add(pair.uid)
+            yield pair
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
@@ -125,6 +142,16 @@ def none_forgets(conn: apsw.Connection) -> None:
     """Raise StoreError while an erasure rewrites files: what is written now could outlive it."""
     if next(iter(conn.execute("SELECT 1 FROM erasures WHERE state = 'planned' LIMIT 1")), None):
         raise StoreError("Something is being forgotten right now.", "knowme forget --resume")
+
+
+def fallen(conn: apsw.Connection, ids: Iterable[int]) -> set[int]:
+    """Return those of these messages that are not in the archive any more."""
+    found = rows(
+        conn,
+        "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT id FROM messages)",
+        (json.dumps(sorted(set(ids))),),
+    )
+    return {number for (number,) in found}
 
 
 def keep(home: Home, name: str, made: Sequence[Pair]) -> int:

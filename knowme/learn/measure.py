@@ -26,12 +26,14 @@ import knowme
 from knowme import adoptions
 from knowme.db import rows as db_rows
 from knowme.errors import InputError, TooLongError
-from knowme.learn import ability, adopt, canaries, exam, pairs, runs, style
+from knowme.learn import ability, adopt, canaries, exam, lessons, pairs, runs, style
 from knowme.learn.measured import Item, Measured, Secret
 from knowme.learn.served import Scales, Served
 from knowme.types import ChatMessage, Pair
 
 if TYPE_CHECKING:
+    import apsw
+
     from knowme.home import Home
     from knowme.learn.runs import Run
 
@@ -120,7 +122,7 @@ def run(
     )  # fmt: skip
     items = tuple(ability.items() if neutral is None else neutral)
     named = [*(each.uid for each in asked), *(each.uid for each in items)]
-    kept = _Kept(run, _key(told, used, run, named, most))
+    kept = _Kept(home, run, _key(told, used, run, named, most))
     none = tuple(0.0 for _ in loaded)
     after = (*none[:-1], 1.0)
     before = none if used is None else (1.0, 0.0)
@@ -187,8 +189,8 @@ def _key(
 class _Kept:
     """The parts that are done, on disk after each."""
 
-    def __init__(self, run: Run, key: str) -> None:
-        self._run, self._key = run, key
+    def __init__(self, home: Home, run: Run, key: str) -> None:
+        self._home, self._run, self._key = home, run, key
         self.parts: dict[str, Mapping[str, Any]] = {}
         self._rows: list[Mapping[str, Any]] = []
         with suppress(OSError, ValueError, AttributeError):
@@ -201,6 +203,21 @@ class _Kept:
         # Through JSON, so that what is resumed and what is not are the same.
         self.parts[part] = json.loads(json.dumps(found.numbers))
         self._rows += [{"part": part, **row} for row in found.rows]
+        self._home.db.write(self._write)
+
+    def _write(self, conn: apsw.Connection) -> None:
+        """Write what there is, but for what was forgotten meanwhile: the file has lost it.
+
+        Within a write of memory.db: an erasure is before it or behind it. Raises StoreError,
+        InputError.
+        """
+        lessons.none_forgets(conn)
+        if self._run.stale:
+            raise InputError(
+                f"Run {self._run.id} is stale: {self._run.stale}.", "Run: knowme learn dataset"
+            )
+        gone = lessons.fallen(conn, (i for row in self._rows for i in row.get("because", ())))
+        self._rows = [row for row in self._rows if gone.isdisjoint(row.get("because", ()))]
         pairs.write(self._run.path / ANSWERS, self._rows)
         runs.put(self._run.path / PARTIAL, {"key": self._key, "parts": self.parts})
 
@@ -209,7 +226,7 @@ class _Kept:
 
 
 def _read(run: Run) -> Iterator[dict[str, Any]]:
-    for line in (run.path / ANSWERS).read_text("utf-8").splitlines():
+    for line in (run.path / ANSWERS).read_text("utf-8").split("\n"):
         if line.strip():
             yield json.loads(line)
 

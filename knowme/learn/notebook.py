@@ -30,6 +30,7 @@ from knowme import modelstore, plugins
 from knowme.errors import InputError, NotFoundError, TrainError
 from knowme.learn import presets, runs
 from knowme.learn.runs import Run
+from knowme.sensitive import sensitive
 from knowme.times import iso, now_ms
 from knowme.types import TrainSpec
 
@@ -124,12 +125,17 @@ def _away(spec: TrainSpec) -> tuple[TrainSpec, str]:
 
 
 def _stripped(path: Path) -> bytes:
-    """Return the rows of a side with nothing but the texts."""
+    """Return the rows of a side with nothing but the texts; what is sensitive stays at home."""
     rows = []
     try:
-        for line in path.read_text("utf-8").splitlines():
+        for line in path.read_text("utf-8").split("\n"):  # splitlines() cuts at U+2028, too
+            if not line.strip():
+                continue
             told = json.loads(line)
             kept = {name: told[name] for name in ("messages", "rejected") if told.get(name)}
+            texts = [*(each["content"] for each in told["messages"]), told.get("rejected", "")]
+            if any(sensitive(text) for text in texts):
+                continue
             rows.append(json.dumps(kept, ensure_ascii=False) + "\n")
     except FileNotFoundError:
         return b""

@@ -7,6 +7,7 @@ Refuses to know: how a stage does its work, and how its result is shown.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ from knowme import adoptions, plugins
 from knowme.db import rows, value
 from knowme.errors import InputError, TrainError
 from knowme.learn import runs
+from knowme.lock import Lock
 from knowme.seams import Report
 from knowme.times import iso, now_ms, parse_time
 
@@ -73,16 +75,34 @@ def spec_of(home: Home, run: runs.Run, **over: Any) -> tuple[str, TrainSpec]:
 
 def estimate(home: Home, run: runs.Run, **over: Any) -> dict[str, Any]:
     """Return what training a run would take; nothing is trained."""
+    from knowme.learn import presets
+
+    _rejected(run, over)
     preset, spec = spec_of(home, run, **over)
     guess = _guess(run, spec)
+    try:
+        presets.refuse(guess, run.path)
+        refused = ""
+    except TrainError as error:
+        refused = str(error)
     return {
         **asdict(guess),
+        "refused": refused,
         "run": run.id,
         "preset": preset,
         "base": _named(spec.base),
         "examples": run.needs("data")["counts"]["train"],
-        "trainer": home.settings.learn.trainer,
+        "trainer": str(over.get("trainer") or home.settings.learn.trainer),
     }
+
+
+def _rejected(run: runs.Run, over: Mapping[str, Any]) -> None:
+    """Raise InputError where answers are to be rejected, and none was."""
+    if over.get("method") == "dpo" and not run.needs("data")["counts"].get("rejected"):
+        raise InputError(
+            f"Run {run.id} has no answers that you disliked, which dpo learns from.",
+            "Rate some (knowme rate last 1), then: knowme learn dataset",
+        )
 
 
 def _guess(run: runs.Run, spec: TrainSpec) -> Estimate:
@@ -97,17 +117,20 @@ def train(
 ) -> Mapping[str, Any]:
     """Train an adapter, or go on where it was stopped; returns what the stage says.
 
-    Raises TrainError: it will not fit, the packages are not there, it failed.
+    Raises TrainError: it will not fit, the packages are not there, it failed. HomeError: another
+    process trains it.
     """
     from knowme.learn import notebook, presets
 
     _fresh(run)
+    _rejected(run, over)
     preset, spec = spec_of(home, run, **over)
     if not run.needs("data")["counts"]["train"]:
         raise InputError(f"Run {run.id} has nothing to train on.", "Run: knowme learn dataset")
     presets.refuse(_guess(run, spec), run.path)
     trainer = trainer_of(home, spec, str(over.get("trainer") or ""))
-    trainer.train(spec, report or (lambda event: None))
+    with Lock(run.path / "train.lock"):  # the daemon may go on with what a terminal began
+        trainer.train(spec, report or (lambda event: None))
     run.done("train", preset=preset, **notebook.outcome(run))
     return run.needs("train")
 
@@ -123,6 +146,12 @@ def trainer_of(home: Home, spec: TrainSpec, name: str = "") -> Trainer:
             return trainer
         tried.append(why)
     raise TrainError(tried[-1])
+
+
+def packages() -> None:
+    """Raise TrainError where what training needs is not installed: before a data set is made."""
+    if not (find_spec("torch") and find_spec("peft")):
+        raise TrainError("Training needs more packages, and they are large.", f"Run: {EXTRA}")
 
 
 def _fresh(run: runs.Run) -> None:
@@ -154,7 +183,7 @@ def export(
     run.needs("train")
     say = tell or (lambda done, total, what: None)
     base = exporting.base_gguf(run)
-    before = run.stage("export") or {}
+    before, measured = run.stage("export") or {}, run.stage("measure")
     files: dict[str, Any] = dict(before.get("files", {}))
     for kind in kinds:
         say(0, 0, f"writing {kind}")
@@ -181,6 +210,12 @@ def export(
         base=adoptions.base_of(base),
         served_as=served_as,
     )
+    same = files.get("adapter", {}).get("sha256"), adoptions.base_of(base)
+    if measured and (measured.get("sha256"), measured.get("base")) == same:
+        # The same adapter again, or another form of it: what was measured of it holds.
+        manifest = run.manifest
+        stages = {**manifest["stages"], "measure": measured}
+        runs.put(run.path / runs.MANIFEST, {**manifest, "stages": stages})
     return run.needs("export")
 
 
@@ -248,9 +283,38 @@ def use(home: Home, name: str, *, force: bool = False) -> dict[str, Any]:
 
 
 def rollback(home: Home, purpose: str) -> dict[str, str]:
-    """Take out what is in use for a purpose. Raises NotFoundError where nothing is."""
+    """Take out what is in use for a purpose. Raises NotFoundError where nothing is.
+
+    ``stale`` says what is wrong with what is in use then; "" nothing.
+    """
     out, now = home.db.write(lambda conn: adoptions.roll_back(conn, purpose, now_ms()))
-    return {"out": out.run, "in_use": "" if now is None else now.run}
+    return {
+        "out": out.run,
+        "in_use": "" if now is None else now.run,
+        "stale": "" if now is None else _wrong(home, now),
+    }
+
+
+def _wrong(home: Home, used: adoptions.Adoption) -> str:
+    """Return what is wrong with an adapter that is in use, or ""."""
+    run = runs.Run(used.run, home.path / runs.FOLDER / used.run)
+    if not run.path.is_dir():
+        return "its folder is gone"
+    if adoptions.file_sha256(home.path / used.adapter) != used.sha256:
+        return "its file is gone or was changed, and it is not used"
+    return run.stale
+
+
+def delete(home: Home, name: str) -> dict[str, Any]:
+    """Delete a run: its examples, its checkpoints, its adapter. One in use is taken out first."""
+    found = runs.find(home.path, name)
+    with home.db.read() as conn:
+        used = [each for each in adoptions.listed(conn, current=True) if each.run == found.id]
+    for each in used:
+        rollback(home, each.purpose)
+    with Lock(found.path / "train.lock"):  # nobody trains it now
+        shutil.rmtree(found.path)
+    return {"run": found.id, "was_in_use": bool(used)}
 
 
 # --- all of it ----------------------------------------------------------------------------------
@@ -273,6 +337,8 @@ def run(
         found = runs.find(home.path, purpose=purpose)
         if found.stale or found.stage("data") is None:
             found = None
+    if found is None or found.stage("train") is None:
+        packages()
     if found is None:
         found = dataset.build(home, wanted(home, purpose), tell)
     if found.stage("train") is None:
@@ -310,7 +376,6 @@ def status(home: Home) -> dict[str, Any]:
     found = runs.listed(home.path)
     with home.db.read() as conn:
         used = adoptions.listed(conn, current=True)
-    by_name = {each.id: each for each in found}
     in_use = [
         {
             "run": each.run,
@@ -318,7 +383,7 @@ def status(home: Home) -> dict[str, Any]:
             "at": (iso(each.at_ms) or "")[:10],
             "forced": each.forced,
             "served_as": each.served_as,
-            "stale": by_name[each.run].stale if each.run in by_name else "its folder is gone",
+            "stale": _wrong(home, each),
         }
         for each in used
     ]
@@ -331,8 +396,8 @@ def _run_told(run: runs.Run, used: set[str]) -> dict[str, Any]:
     stages = run.manifest["stages"]
     counts = stages.get("data", {}).get("counts", {})
     verdict_ = ""
-    if "measure" in stages:
-        verdict_ = "may be adopted" if stages["measure"].get("adopt") else "refused by the gate"
+    if "measure" in stages and not run.stale:
+        verdict_ = "may be adopted" if _passes(run) else "refused by the gate"
     return {
         "id": run.id,
         "purpose": run.purpose,
@@ -344,6 +409,14 @@ def _run_told(run: runs.Run, used: set[str]) -> dict[str, Any]:
     }
 
 
+def _passes(run: runs.Run) -> bool:
+    """Tell whether the gate as it is now lets a measured run through."""
+    try:
+        return bool(verdict(run)["adopt"])
+    except (InputError, OSError):
+        return bool((run.stage("measure") or {}).get("adopt"))
+
+
 def _next(told: Sequence[Mapping[str, Any]]) -> str:
     if not told or told[0]["stale"]:
         return "Next: knowme learn dataset (or all at once: knowme learn run)"
@@ -352,6 +425,8 @@ def _next(told: Sequence[Mapping[str, Any]]) -> str:
                            ("measure", "measure")):  # fmt: skip
         if stage not in stages:
             return f"Next: knowme learn {command}"
+    if told[0]["verdict"] == "refused by the gate":
+        return "Why it was refused: knowme learn adopt (it shows the table, and uses nothing)"
     return "" if told[0]["verdict"] != "may be adopted" else "Next: knowme learn adopt"
 
 
@@ -381,6 +456,7 @@ def due(home: Home, at_ms: int | None = None) -> str:
         return f"{answers} messages are too few for {settings.enough_pairs} examples"
     last = next((each for each in runs.listed(home.path) if each.stage("train")), None)
     waited = None if last is None else now - (parse_time(last.manifest["made"], last.id) or 0)
+    since = None
     if last is not None and waited is not None and waited < MONTH_MS:
         since = int((last.stage("data") or {}).get("newest_ms") or 0)
         with home.db.read() as conn:
@@ -390,6 +466,9 @@ def due(home: Home, at_ms: int | None = None) -> str:
     got = dataset.gather(home, wanted(home, settings.purpose))
     if len(got.pairs) < settings.enough_pairs:
         return f"{len(got.pairs)} of {settings.enough_pairs} examples"
+    new = 0 if since is None else sum((each.at_ms or 0) > since for each in got.pairs)
+    if since is not None and new < settings.new_pairs:  # not every message makes an example
+        return f"{new} of {settings.new_pairs} new examples"
     return ""
 
 

@@ -125,8 +125,9 @@ def find(home: Path, name: str = "", purpose: str = "") -> Run:
     elif purpose:
         found = [run for run in found if run.purpose == purpose]
     if not found:
-        told = f"There is no run {name!r}." if name else "There is no run yet."
-        raise NotFoundError(told, "Begin one: knowme learn dataset")
+        if name:
+            raise NotFoundError(f"There is no run {name!r}.", "See them: knowme learn runs")
+        raise NotFoundError("There is no run yet.", "Begin one: knowme learn dataset")
     return found[0]
 
 

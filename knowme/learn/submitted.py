@@ -41,7 +41,7 @@ def _path(home: Home) -> Path:
 
 
 def _service(home: Home, url: str, model: str) -> batches.Service:
-    return batches.Service(url, home.settings.learn.teacher_key, gate=home.ledger, model=model)
+    return batches.Service(url, home.settings.learn.teacher_api_key, gate=home.ledger, model=model)
 
 
 async def submit(

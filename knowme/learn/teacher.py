@@ -182,7 +182,7 @@ def chosen(home: Home, role: str = "") -> Teacher:
     if not named and state.parameters < SMALL and not unknown:
         raise InputError(
             f"{state.model or role} is too small to teach: it has {state.parameters / 1e6:.0f} "
-            "million parameters, and a thousand are the least.",
+            "million parameters, and a thousand million are the least.",
             mend,
         )
     if not state.local and home.settings.offline:
@@ -298,7 +298,7 @@ def _kept_here(text: str, classes: Iterable[str], policy: Leave | None, keys: Se
 
 def keys_of(home: Home) -> tuple[str, ...]:
     """Return the keys that are configured here, the teacher's too."""
-    own = home.settings.learn.teacher_key
+    own = home.settings.learn.teacher_api_key
     more = (own,) if len(own) >= egress.SHORTEST_KEY else ()
     return (*egress.keys_of(home.settings), *more)
 
