@@ -433,6 +433,10 @@ DOORS = {
     "wire.py": "makes the clients whose transport is the border",
     "embedders/remote.py": "the same, for embedders: its client is made of wire.Server's settings",
     "engines/ollama.py": "the same; loading a model has a loop, and so a client, of its own",
+    "learn/batches.py": "the same, for Anthropic's batches: headers of its own, the same transport",
+    "learn/export.py": "the same: gives the person's Ollama a model that they asked for",
+    "trainers/script.py": "a process of its own; fetches a base by --hub only, which peft.py"
+    " refuses while offline; otherwise it runs with HF_HUB_OFFLINE",
     "llama.py": "the embedded llama.cpp, a process of ours on 127.0.0.1",
     "modelstore.py": "downloads that the person asked for; net.check comes first",
     "home.py": "asks once whether an Ollama runs on this machine",
