@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PURPOSE = "assistant-for-me"
 SHOWN = 4
 """Answers that are printed, before and after."""
-HELD_OUT = 30
+HELD_OUT, QUESTIONS = 30, 12
 
 
 def run(folder: Path) -> None:
@@ -59,7 +59,7 @@ def run(folder: Path) -> None:
 def _stages(home: Home) -> Run:
     """Do every stage up to the measurement, and say how each went."""
     from knowme.commands import learn as shown
-    from knowme.learn import dataset, pipeline
+    from knowme.learn import dataset, exam, pipeline
 
     say()
     say(bold("$ knowme learn dataset"))
@@ -83,7 +83,8 @@ def _stages(home: Home) -> Run:
     say()
     say(bold("$ knowme learn measure"))
     with shown.telling() as tell:
-        pipeline.measure(home, found, tell, most=HELD_OUT)
+        asked = exam.questions(home, found, most=QUESTIONS)
+        pipeline.measure(home, found, tell, most=HELD_OUT, questions=asked)
     return found
 
 
