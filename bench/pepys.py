@@ -32,7 +32,7 @@ from pathlib import Path
 from knowme import configfile, sync
 from knowme.config import set_value
 from knowme.home import Home
-from knowme.learn import adopt, dataset, pairs, pipeline, runs
+from knowme.learn import adopt, dataset, pipeline, runs
 from knowme.settings import SourceSettings
 
 PURPOSE = "sound-like-me"
@@ -109,13 +109,7 @@ def spread(found, many):
 
 def put(run, **parts):
     """Make these the sets of a run."""
-    hashes, counts = {}, {}
-    for name in dataset.FILES:
-        path = run.path / "data" / f"{name}.jsonl"
-        pairs.write(path, [pairs.row(each) for each in parts.get(name, ())])
-        hashes[name] = dataset._digest(path)
-        counts[name] = len(parts.get(name, ()))
-    run.done("data", counts=counts, sha256=hashes, newest_ms=None)
+    run.done("data", **dataset.write(run, parts), newest_ms=None)
 
 
 def variants(home, other, many, seed=3):

@@ -20,6 +20,8 @@ from knowme import modelstore
 from knowme.db import rows
 from knowme.errors import NotFoundError
 
+STALE = "stale.json"
+"""Beside a run whose data set lost words to ``forget``: its adapter answers no more."""
 _COLUMNS = (
     "id, at_ms, run, purpose, base, adapter, sha256, served_as, forced, measured, retired_ms, why"
 )

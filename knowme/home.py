@@ -147,7 +147,7 @@ class Home:
             found = used.get(self._bases[key])
             if found is None:
                 return None
-            if (self.path / "runs" / found.run / "stale.json").exists():
+            if (self.path / "runs" / found.run / adoptions.STALE).exists():
                 return None  # doctor and `learn status` say so
             path = self.path / found.adapter
             stat = path.stat()

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+from typed import typed
 
 from knowme import facts, forget
 from knowme.db import rows
@@ -17,17 +18,8 @@ FOR_ME, VOICE = PURPOSES
 
 def asking(home, *lines, purpose=VOICE, **more):
     """Run the terminal's loop with these lines typed, then Ctrl-D; returns (answered, shown)."""
-    typed, said = list(lines), []
-
-    def read(prompt):
-        if not typed:
-            raise EOFError
-        line = typed.pop(0)
-        if isinstance(line, type):
-            raise line
-        return line
-
-    return collect.ask(home, purpose, read=read, say=said.append, **more), said
+    said = []
+    return collect.ask(home, purpose, read=typed(*lines), say=said.append, **more), said
 
 
 def test_there_are_questions_enough_of_every_theme_for_each_purpose():

@@ -1,6 +1,5 @@
 """`knowme learn` and `knowme personality`, as a person meets them; nothing is trained here."""
 
-import hashlib
 import io
 import json
 
@@ -8,7 +7,7 @@ import pytest
 
 from knowme.cli import run
 from knowme.commands import learn
-from knowme.learn import pairs, runs
+from knowme.learn import dataset, pairs, runs
 from knowme.types import ChatMessage
 
 CONFIG = "embedder: {kind: hashing}\nengine: {kind: echo}\n"
@@ -44,13 +43,7 @@ def made(knowme, tmp_path):
         )
         for n in range(10)
     ]  # fmt: skip
-    (found.path / "data").mkdir()
-    sums, counts = {}, {}
-    for name, part in (("train", told), ("validation", []), ("test", []), ("rejected", [])):
-        path = found.path / "data" / f"{name}.jsonl"
-        counts[name] = pairs.write(path, [pairs.row(each) for each in part])
-        sums[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    found.done("data", counts=counts, sha256=sums)
+    found.done("data", **dataset.write(found, {"train": told}))
     return knowme, found
 
 

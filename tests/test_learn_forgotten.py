@@ -93,7 +93,9 @@ def test_the_receipt_names_the_copies_that_left_the_home(home, said, tmp_path):
     for name in ("validation", "test", "rejected"):
         pairs.write(run.path / "data" / f"{name}.jsonl", [])
     (run.path / "data" / "card.md").write_text("a card", "utf-8")
-    hashes = {name: dataset._digest(run.path / "data" / f"{name}.jsonl") for name in dataset.FILES}
+    hashes = {
+        name: adoptions.file_sha256(run.path / "data" / f"{name}.jsonl") for name in dataset.FILES
+    }
     run.done("data", sha256=hashes)
     dataset.exported(run, tmp_path / "beyond", "messages")
     run.done("export", files={}, served_as="me-as-i-am")

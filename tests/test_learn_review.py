@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typed import typed
 
 from knowme import sync
 from knowme.db import rows
@@ -20,17 +21,8 @@ def pair(number, kind="exchange", because=(), purpose="sound-like-me", **more):
 
 
 def reviewing(home, some, *lines, **more):
-    typed, said = list(lines), []
-
-    def read(prompt):
-        if not typed:
-            raise EOFError
-        line = typed.pop(0)
-        if isinstance(line, type):
-            raise line
-        return line
-
-    return review.ask(home, some, read=read, say=said.append, **more), said
+    said = []
+    return review.ask(home, some, read=typed(*lines), say=said.append, **more), said
 
 
 def verdicts(home):

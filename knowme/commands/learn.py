@@ -16,8 +16,6 @@ from knowme.console import bold, dim, good, note, say, warn
 from knowme.types import PURPOSES
 
 if TYPE_CHECKING:
-    from knowme.home import Home
-    from knowme.learn.dataset import Wanted
     from knowme.learn.runs import Run
 
 Tell = Callable[[int, int, str], None]
@@ -531,10 +529,3 @@ def import_run(state: State, file: Path, as_json: bool) -> None:
         return
     say(f"{good('taken over')} {bold(found.id)}")
     note("Next: knowme learn export, knowme learn measure")
-
-
-def chosen(home: Home, purpose: str | None) -> Wanted:
-    """Return what a data set holds by the settings."""
-    from knowme.learn.pipeline import wanted
-
-    return wanted(home, purpose or home.settings.learn.purpose)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from knowme.adoptions import STALE
 from knowme.db import rows, sync
 from knowme.errors import StoreError
 from knowme.forget.probes import Needles
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from knowme.home import Home
 
 HISTORY = "chat_history"
-STALE = "stale.json"
 TEACHER = "teacher"
 """The folder in runs/ of what a teacher wrote: it is no run, and nothing was trained in it."""
 SAID = ("answers.jsonl", "hearsay.jsonl", "interview.jsonl")

@@ -11,8 +11,6 @@ trained.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knowme import archive
+from knowme import adoptions, archive
 from knowme.db import rows
 from knowme.errors import InputError, StoreError
 from knowme.learn import card, lessons, near, pairs, quality, runs, scrub, split
@@ -153,18 +151,26 @@ def build(home: Home, wanted: Wanted, tell: Tell | None = None) -> runs.Run:
         "test": sides.test,
         "rejected": _beside(got.rejected, sides),
     }
-    hashes = {}
-    for name, part in named.items():
-        path = run.path / "data" / f"{name}.jsonl"
-        pairs.write(path, (pairs.row(each) for each in part))
-        hashes[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    made = write(run, named)
     told = card.of(named, got, wanted, enough=settings.enough_pairs)
     runs.put(run.path / "data" / "card.json", told)
     (run.path / "data" / "card.md").write_text(card.page(told), "utf-8")
     _undisturbed(home, run, named)
-    counts = {name: len(part) for name, part in named.items()}
-    run.done("data", counts=counts, sha256=hashes, newest_ms=_newest(got.pairs))
+    run.done("data", **made, newest_ms=_newest(got.pairs))
     return run
+
+
+def write(run: runs.Run, parts: Mapping[str, Iterable[Pair]]) -> dict[str, dict[str, Any]]:
+    """Write the sets of a run; returns what its manifest says of them: counts and sha256 by name.
+
+    A set that is not given is empty. Raises OSError.
+    """
+    made: dict[str, dict[str, Any]] = {"counts": {}, "sha256": {}}
+    for name in FILES:
+        path = run.path / "data" / f"{name}.jsonl"
+        made["counts"][name] = pairs.write(path, (pairs.row(each) for each in parts.get(name, ())))
+        made["sha256"][name] = adoptions.file_sha256(path)
+    return made
 
 
 def _undisturbed(home: Home, run: runs.Run, named: Mapping[str, Iterable[Pair]]) -> None:
@@ -366,16 +372,9 @@ def read(run: runs.Run, name: str) -> list[Pair]:
     """Return the pairs of one file of a run. Raises InputError where it was changed."""
     told = run.needs("data")
     path = run.path / "data" / f"{name}.jsonl"
-    if not run.stale and _digest(path) != told["sha256"].get(name):
+    if not run.stale and adoptions.file_sha256(path) != told["sha256"].get(name):
         raise InputError(f"{path} was changed since it was made.", "Run: knowme learn dataset")
     return pairs.read(path)
-
-
-def _digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""
 
 
 def statistics(home: Home, wanted: Wanted, tell: Tell | None = None) -> dict[str, Any]:
@@ -420,7 +419,7 @@ def exported(run: runs.Run, target: Path, form: str) -> Mapping[str, int]:
 
 
 def _preference(pair: Pair) -> dict[str, Any]:
-    told: list[dict[str, str]] = json.loads(json.dumps(pairs.row(pair)["messages"]))
+    told = pairs.row(pair)["messages"]
     return {
         "prompt": told[:-1],
         "chosen": told[-1:],

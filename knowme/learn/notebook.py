@@ -26,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from knowme import modelstore, plugins
+from knowme import adoptions, modelstore, plugins
 from knowme.errors import InputError, NotFoundError, TrainError
 from knowme.learn import presets, runs
 from knowme.learn.runs import Run
@@ -92,7 +92,7 @@ def export(
     left = {
         "spec_sha256": made.sha256_of(told),
         "data": {name: _sha256(rows) for name, rows in data.items()},
-        "here": {name: _hash_of(run.path / "data" / name) for name in data},
+        "here": {name: adoptions.file_sha256(run.path / "data" / name) for name in data},
         "script_sha256": _sha256(script.encode()),
         "spec": told,
         "base_path": here,
@@ -415,7 +415,7 @@ def _compare(run: Run, left: Mapping[str, Any], result: Mapping[str, Any]) -> No
                 f"The result was trained on another data/{name} than that of {run.id}.",
                 "Run the notebook that was exported last, or export it again.",
             )
-        if _hash_of(run.path / "data" / name) != left["here"][name]:
+        if adoptions.file_sha256(run.path / "data" / name) != left["here"][name]:
             raise TrainError(
                 f"data/{name} of {run.id} has changed since it was exported.",
                 "Export it again: knowme learn export-notebook",
@@ -446,7 +446,7 @@ def _check_adapter(
     """Raise TrainError, with the file's name, where an adapter is not what the result says."""
     told = result.get("adapter")
     for name in _ADAPTER:
-        if not isinstance(told, dict) or told.get(name) != _hash_of(folder / name):
+        if not isinstance(told, dict) or told.get(name) != adoptions.file_sha256(folder / name):
             raise TrainError(
                 f"{archive}: adapter/{name} is not the file that the training wrote: its hash "
                 "differs.",
@@ -526,7 +526,7 @@ def _settle(
     kept: dict[str, Any] = {
         "spec_sha256": left["spec_sha256"],
         "data": left["data"],
-        "adapter": {name: _hash_of(partial / name) for name in _ADAPTER},
+        "adapter": {name: adoptions.file_sha256(partial / name) for name in _ADAPTER},
         "run": run.id,
         "base": spec["base"],
         "trainer": spec["trainer"],
@@ -562,20 +562,15 @@ def outcome(run: Run) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainError(f"Run {run.id} has no result.", "Run: knowme learn train") from error
     for name in _ADAPTER:
-        if not wanted.get(name) or _hash_of(run.path / "adapter" / name) != wanted[name]:
+        if (
+            not wanted.get(name)
+            or adoptions.file_sha256(run.path / "adapter" / name) != wanted[name]
+        ):
             raise TrainError(
                 f"adapter/{name} of {run.id} is not what the training wrote.",
                 "Train it again: knowme learn train",
             )
     return {**found, "imported": bool(told.get("imported")), "sha256": wanted[_ADAPTER[1]]}
-
-
-def _hash_of(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return ""
 
 
 def _sha256(what: bytes) -> str:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from knowme.types import TrainSpec
 
 Tell = Callable[[int, int, str], None]
-ADAPTER = "adapter.gguf"
 MONTH_MS = 30 * 86_400_000
 EXTRA = "pip install 'knowme[train]'"
 

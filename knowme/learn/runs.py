@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import knowme
+from knowme.adoptions import STALE as STALE
 from knowme.errors import InputError, NotFoundError
 from knowme.times import iso, now_ms
 from knowme.types import PURPOSES
 
 FOLDER = "runs"
-MANIFEST, STALE = "manifest.json", "stale.json"
+MANIFEST = "manifest.json"
 STAGES = ("data", "train", "export", "measure")
 _SHORT = {"assistant-for-me": "assistant", "sound-like-me": "voice"}
 
